@@ -1,0 +1,185 @@
+"""The determinism profile: one engine configuration for native, recorded and replayed runs, and a private code cache.
+
+This module alone decides which options the engine runs with. Everything that could make two runs of one module differ is
+set explicitly, so that an engine's changed default cannot change a replay. The profile's fingerprint goes into the manifest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import wasmtime
+from wasmtime import _bindings as ffi
+
+from recorder.boundary.memories import MemoryCreator
+
+ENGINE_NAME = "wasmtime"
+
+
+@cache
+def engine_version() -> str:
+    return version("wasmtime")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Every option determinism depends on. Proposals not named here are switched off."""
+
+    nan_canonicalization: bool = True
+    relaxed_simd_deterministic: bool = True
+    tail_call: bool = True
+    reference_types: bool = True
+    function_references: bool = True
+    gc: bool = True
+    simd: bool = True
+    relaxed_simd: bool = True
+    bulk_memory: bool = True
+    multi_value: bool = True
+    multi_memory: bool = True
+    memory64: bool = True
+    exceptions: bool = True
+    branch_hinting: bool = True
+    wide_arithmetic: bool = True
+    threads: bool = False
+    shared_memory: bool = False
+    custom_page_sizes: bool = False
+    stack_switching: bool = False
+    max_wasm_stack: int = 1 << 20
+    """Bytes of native stack a guest may use, hosts called by it included."""
+    memory_reservation: int = 4 << 30
+    """Address space reserved for each memory; memories never move, and grow only inside it."""
+    memory_guard: int = 32 << 20
+
+    def fingerprint(self) -> str:
+        text = json.dumps({"engine": ENGINE_NAME, "version": engine_version(), **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Engine:
+    """A wasmtime engine with the profile, and the creator through which every linear memory is made."""
+
+    def __init__(self, profile: Profile | None = None) -> None:
+        self.profile = profile or Profile()
+        self.memories = MemoryCreator()
+        self.engine = wasmtime.Engine(self._config())
+
+    def _config(self) -> wasmtime.Config:
+        p = self.profile
+        config = wasmtime.Config()
+        raw = config.ptr()
+        config.cranelift_opt_level = "speed"
+        config.wasm_threads = p.threads
+        config.wasm_tail_call = p.tail_call
+        config.wasm_reference_types = p.reference_types
+        config.wasm_simd = p.simd
+        config.wasm_bulk_memory = p.bulk_memory
+        config.wasm_multi_value = p.multi_value
+        config.wasm_multi_memory = p.multi_memory
+        config.wasm_memory64 = p.memory64
+        config.wasm_relaxed_simd = p.relaxed_simd
+        config.wasm_relaxed_simd_deterministic = p.relaxed_simd_deterministic
+        # The Python wrapper has no setters for these.
+        ffi.wasmtime_config_wasm_function_references_set(raw, p.function_references)
+        ffi.wasmtime_config_gc_support_set(raw, True)
+        ffi.wasmtime_config_wasm_gc_set(raw, p.gc)
+        ffi.wasmtime_config_wasm_exceptions_set(raw, p.exceptions)
+        ffi.wasmtime_config_wasm_branch_hinting_set(raw, p.branch_hinting)
+        ffi.wasmtime_config_wasm_wide_arithmetic_set(raw, p.wide_arithmetic)
+        ffi.wasmtime_config_wasm_custom_page_sizes_set(raw, p.custom_page_sizes)
+        ffi.wasmtime_config_wasm_stack_switching_set(raw, p.stack_switching)
+        ffi.wasmtime_config_shared_memory_set(raw, p.shared_memory)
+        ffi.wasmtime_config_cranelift_nan_canonicalization_set(raw, p.nan_canonicalization)
+        # wasmtime refuses a Wasm stack larger than the stack it sets aside for async calls, used or not.
+        ffi.wasmtime_config_async_stack_size_set(raw, p.max_wasm_stack + (1 << 20))
+        ffi.wasmtime_config_max_wasm_stack_set(raw, p.max_wasm_stack)
+        ffi.wasmtime_config_memory_reservation_set(raw, p.memory_reservation)
+        ffi.wasmtime_config_memory_guard_size_set(raw, p.memory_guard)
+        ffi.wasmtime_config_memory_may_move_set(raw, False)
+        # A host memory creator cannot serve copy-on-write images: wasmtime aborts if both are on.
+        ffi.wasmtime_config_memory_init_cow_set(raw, False)
+        ffi.wasmtime_config_host_memory_creator_set(raw, ctypes.byref(self.memories.raw))
+        return config
+
+    def compile(self, wasm: bytes) -> wasmtime.Module:
+        """Compiles `wasm`, or takes its machine code from the user's private cache."""
+        path = _cache_path(self.profile, wasm)
+        if path is not None:
+            cached = _load(self.engine, path)
+            if cached is not None:
+                return cached
+        module = wasmtime.Module(self.engine, wasm)
+        if path is not None:
+            _save(module, path)
+        return module
+
+
+def _cache_dir() -> Path | None:
+    """The user's private cache, or None if there is none that only the user can write (code is executed from it)."""
+    if os.environ.get("REPRISE_NO_CACHE"):
+        return None
+    base = os.environ.get("XDG_CACHE_HOME") or (Path.home() / ".cache" if os.environ.get("HOME") else None)
+    if base is None:
+        return None
+    path = Path(base) / "reprise" / "code"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077
+    return path if private else None
+
+
+def _cache_path(profile: Profile, wasm: bytes) -> Path | None:
+    directory = _cache_dir()
+    if directory is None:
+        return None
+    key = hashlib.sha256(f"{profile.fingerprint()} {platform.machine()} {_cpu_features()}".encode() + wasm).hexdigest()
+    return directory / key
+
+
+def _cpu_features() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith(("flags", "Features")):
+                    return line
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _load(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
+    """Machine code runs unchecked, so a cache file that was cut short or changed must never reach the engine."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = data[:32], data[32:]
+    if hashlib.sha256(code).digest() != digest:
+        return None
+    try:
+        return wasmtime.Module.deserialize(engine, code)
+    except wasmtime.WasmtimeError:
+        return None
+
+
+def _save(module: wasmtime.Module, path: Path) -> None:
+    code = bytes(module.serialize())
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(temporary, path)
+    except OSError:
+        return  # A cache that cannot be written costs time, nothing else.

@@ -1,0 +1,503 @@
+"""Recording one run, from options to a closed trace.
+
+A `Recording` owns the trace directory while it is made, the journal's appending thread, the watchdog and the outcome. What
+crosses the boundary is `recorder.session`'s business; what a finished trace looks like is `traces`'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import wasmtime
+
+from recorder.boundary import states
+from recorder.boundary.engine import Engine, Profile, engine_version
+from recorder.boundary.interposer import Description, Hosted
+from recorder.boundary.linking import Derived, Provided, Shape, derive
+from recorder.boundary.raw import STACK_OVERFLOW, GuestExit, GuestTrap
+from recorder.boundary.wasi_p1 import MODULE as WASI_MODULE
+from recorder.boundary.wasi_p1 import TABLE as WASI_TABLE
+from recorder.invocation import Invocation, check_files, check_invocation, run_invocation
+from recorder.python_host import Guest, HostFunction, Hosts, collect
+from recorder.session import Clock, Session, Stopped
+from recorder.source import Source
+from recorder.wasm.module import FuncType
+from recorder.watchdog import GRACE, Watchdog
+from traces._errors import RecordingError, RefusedError, UsageError
+from traces.journal import LOG_FILE, WINDOW_FILE, Log, Ring, disk_error
+from traces.layout import StopReason
+from traces.manifest import Import, Manifest
+from traces.tracedir import EVENTS, JOURNAL, begin, finish
+
+DEFAULT_MEMORY_LIMIT = 4 << 30
+DEFAULT_TABLE_LIMIT = 10_000_000
+PRODUCER = "reprise-wasm"
+
+
+@dataclass(frozen=True)
+class Limits:
+    fuel: int | None = None
+    """Instructions the guest may begin; None is no limit. Any value runs the metered form."""
+    timeout: float | None = None
+    """Seconds; None is no limit. Any value runs the metered form."""
+    max_memory: int = DEFAULT_MEMORY_LIMIT
+    """Bytes each linear memory may reach; growth fails beyond."""
+    max_table: int = DEFAULT_TABLE_LIMIT
+    """Elements each table may reach."""
+
+    @property
+    def metered(self) -> bool:
+        return self.fuel is not None or self.timeout is not None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run and with which rights. Nothing is granted that does not stand here."""
+
+    out: Path | None = None
+    """The trace to make; None chooses `<stem>-<UTC time>.trace` in the working directory."""
+    invocation: Invocation = field(default_factory=Invocation)
+    hosts: tuple[Any, ...] = ()
+    """Host objects, in the sense of `recorder.python_host.collect`."""
+    host_names: tuple[str, ...] = ()
+    """How the hosts were named on the command line, for the manifest."""
+    limits: Limits = Limits()
+    notes: dict[str, str] = field(default_factory=dict)
+    durable: bool = False
+    command_line: tuple[str, ...] = ()
+    signals: bool = False
+    """Take SIGINT and SIGTERM, and end the process if the guest does not stop (the command line does)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    kind: str
+    """returned, exit, trap, stack, fuel, timeout, interrupted, terminated"""
+    exit_code: int
+    """Of `reprise record` and `reprise run`."""
+    message: str = ""
+    code: int | None = None
+    """Trap code or the guest's exit code."""
+    clock: int | None = None
+    """Instructions begun, if metered."""
+    inside: str | None = None
+    """The import that did not return, if the process was ended inside one."""
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        if self.kind == "returned":
+            return "returned"
+        if self.kind == "exit":
+            return f"exit {self.code}"
+        where = f" inside {self.inside}" if self.inside else ""
+        at = f" at instruction {self.clock:,}" if self.clock is not None else ""
+        text = f": {self.message}" if self.message else ""
+        return f"{self.kind}{where}{at}{text}"
+
+
+_STOPS = {
+    StopReason.FUEL: ("fuel", 134, "the fuel is used up"),
+    StopReason.TIMEOUT: ("timeout", 124, "the time limit was reached"),
+    StopReason.INTERRUPTED: ("interrupted", 130, "interrupted"),
+    StopReason.TERMINATED: ("terminated", 143, "terminated"),
+}
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    """The outcome a run that ended with `error` (None: it returned) is recorded with. Anything else is raised again."""
+    if error is None:
+        return Outcome("returned", 0)
+    if isinstance(error, GuestExit):
+        return Outcome("exit", error.code if 0 <= error.code <= 125 else 125, code=error.code)
+    if isinstance(error, GuestTrap):
+        kind = "stack" if error.code == STACK_OVERFLOW else "trap"
+        return Outcome(kind, 134, error.message, code=error.code)
+    if isinstance(error, Stopped):
+        kind, exit_code, message = _STOPS[error.reason]
+        return Outcome(kind, exit_code, message, clock=error.clock)
+    if isinstance(error, RecordingError | UsageError | RefusedError):
+        raise error
+    if isinstance(error, Exception):
+        return Outcome("trap", 134, f"host raised {type(error).__name__}: {error}")
+    raise error
+
+
+class Archiver(threading.Thread):
+    """Takes full slots from the ring: appends them to the log, and converts them to Parquet while the guest runs on."""
+
+    def __init__(self, ring: Ring, directory: Path, imports: Sequence[Import], manifest: Manifest, durable: bool) -> None:
+        super().__init__(name="reprise-archiver", daemon=True)
+        self.ring = ring
+        self.directory = directory
+        self.imports = imports
+        self.manifest = manifest
+        self.durable = durable
+        self.failure: RecordingError | None = None
+        self.places: set[tuple[int, int]] = set()
+        """Where digests were taken; given before their slot is handed over."""
+        self.located: dict[tuple[int, int], int] = {}
+        """For each such place, how many records stand before it."""
+        self.windows = 0
+        self.bytes = 0
+        self.records = 0
+
+    def run(self) -> None:
+        try:
+            self._archive()
+        except OSError as error:
+            self.failure = disk_error(error, self.directory)
+        except RecordingError as error:
+            self.failure = error
+        except Exception as error:  # whatever it is, the guest must not run on unrecorded
+            self.failure = RecordingError(
+                f"recording failed: {type(error).__name__}: {error}; `reprise recover {self.directory}` keeps what was recorded"
+            )
+        if self.failure is not None:
+            self.ring.ask_to_stop()
+
+    def _archive(self) -> None:
+        log = Log(self.directory / JOURNAL / LOG_FILE)
+        # Imported here: the guest need not wait for Arrow to load.
+        from traces.tables import EventsWriter
+
+        writer = EventsWriter(self.directory / EVENTS, self.manifest.imports, self.manifest.exports)
+        try:
+            for generation, window, last in self.ring.sealed():
+                if not last:
+                    log.append(generation, window)
+                    if self.durable:
+                        log.sync()
+                self._locate(generation, window, writer.rows)
+                if len(window):
+                    writer.write_window(window)
+                    self.windows += 1
+                    self.bytes += len(window)
+                self.ring.freed()
+            self.records = writer.rows
+            writer.close()
+        finally:
+            log.close()
+
+    def _locate(self, generation: int, window: memoryview, first: int) -> None:
+        """Finds out how many records stand before the places at which digests were taken in this slot."""
+        places = sorted(offset for wanted, offset in self.places if wanted == generation)
+        sizes = window.cast("I") if places and places[-1] else None
+        at = count = 0
+        for place in places:
+            while sizes is not None and at < place:
+                at += sizes[at // 4]
+                count += 1
+            self.located[generation, place] = first + count
+            self.places.discard((generation, place))
+
+
+class Recording:
+    """A run being recorded. `with` closes it, whatever happens."""
+
+    def __init__(self, source: Source, options: Options, embedded: bool = False) -> None:
+        """`embedded`: the caller drives the guest itself, instead of `run` following the options' invocation."""
+        self.source = source
+        self.options = options
+        self.outcome: Outcome | None = None
+        self._states: list[tuple[tuple[int, int], states.State]] = []
+        """Digests, each with where the next record stood when they were taken: generation of the slot, offset in it."""
+        self._digest_time = 0
+        self._calls = 0
+        self._next_digest = 1
+        self._seized = False
+
+        self.shape = Shape(source.data)
+        if not embedded:
+            check_invocation(self.shape, options.invocation)
+            check_files(options.invocation.calls)
+        self.hosts = collect(options.hosts)
+        self._served = serve(self.shape, self.hosts)
+        provided = provide(self.shape, self.hosts)
+        derived = derive(self.shape, options.limits.metered)
+        self.engine = Engine(Profile())
+        self.engine.compile(derived.data)  # a module the engine refuses must not leave a trace behind
+        self.directory = options.out or default_output(source.name)
+
+        self.clock = Clock(time.monotonic_ns())
+        self.manifest = self._manifest(derived, provided)
+        self._lock = begin(self.directory, source.data, self.manifest)
+        try:
+            self._start(derived, provided)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self.directory)
+            raise
+
+    # -- setting up ----------------------------------------------------------------------------------------------------------
+
+    def _manifest(self, derived: Derived, provided: Sequence[Provided]) -> Manifest:
+        options, source = self.options, self.source
+        return Manifest(
+            producer=f"{PRODUCER} {_own_version()}",
+            trace_id=secrets.token_hex(16),
+            module={
+                "sha256": hashlib.sha256(source.data).hexdigest(),
+                "size": len(source.data),
+                "origin": source.origin,
+                "kind": "core",
+                "derivation": list(derived.names),
+                "features": sorted(self.shape.module.features()),
+            },
+            engine={
+                "name": "wasmtime",
+                "version": engine_version(),
+                "profile": asdict(self.engine.profile),
+                "fingerprint": self.engine.profile.fingerprint(),
+            },
+            imports=[entry for entry, _, _ in self._served],
+            exports=list(self.shape.exports),
+            provided=[asdict(p) for p in provided],
+            invocation={
+                **options.invocation.describe(),
+                "hosts": list(options.host_names),
+                "command_line": list(options.command_line),
+            },
+            limits={**asdict(options.limits), "max_stack": self.engine.profile.max_wasm_stack},
+            capabilities=options.invocation.capabilities(),
+            started={
+                "utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "realtime_ns": time.time_ns(),
+                "monotonic_ns": self.clock.origin,
+                "resolution_ns": round(time.get_clock_info("monotonic").resolution * 1e9),
+            },
+            machine={
+                "os": platform.platform(),
+                "cpu": platform.machine(),
+                "python": platform.python_version(),
+            },
+            notes=dict(options.notes),
+            durability="power" if options.durable else "process",
+        )
+
+    def _start(self, derived: Derived, provided: Sequence[Provided]) -> None:
+        options = self.options
+        try:
+            self.ring = Ring(self.directory / JOURNAL / WINDOW_FILE)
+        except OSError as error:
+            raise RecordingError(f"cannot start recording: {disk_error(error, self.directory)}") from None
+        self.archiver = Archiver(self.ring, self.directory, self.manifest.imports, self.manifest, options.durable)
+        self.session = Session(self.engine, self.shape, derived, self.hosts, self.ring, self.clock)
+        self.session.failure = lambda: self.archiver.failure
+        self.session.after_export = self._after_export
+        self.session.machine.store.set_wasi(options.invocation.wasi())
+        self.session.linked.make_window(self.ring.size, self.ring.handle)
+        self.session.linked.set_limits(options.limits.max_memory, options.limits.max_table)
+        self.session.linked.provide(provided)
+        self.archiver.start()
+        self.watchdog = Watchdog(
+            self.ring.tick, self._stop, self._stuck if options.signals else None, options.limits.timeout, options.signals, GRACE
+        )
+
+    # -- running -------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Runs the invocation from the options and closes the recording."""
+        with self.closing():
+            run_invocation(self.link(), self.options.invocation, self.shape)
+        assert self.outcome is not None
+        return self.outcome
+
+    def link(self) -> Guest:
+        """Instantiates the guest (its start function runs now) and returns it, for an embedder to drive."""
+        d = Description(
+            tuple(hosted for _, hosted, _ in self._served),
+            self.shape.primary_memory,
+            self.options.invocation.constants(),
+            self.options.durable,
+        )
+        if self.options.limits.fuel is not None:
+            fuel = self.options.limits.fuel
+            self.session.before_start = lambda: self.session.linked.stop_at(fuel)
+        self.session.link(self._served, self._real(), d)
+        return self.session.embedder
+
+    def _real(self) -> dict[int, wasmtime.Func]:
+        linker = wasmtime.Linker(self.engine.engine)
+        linker.define_wasi()
+        real = {}
+        for _, hosted, _ in self._served:
+            if hosted.wasi is not None:
+                func = linker.get(self.session.machine.store, WASI_MODULE, hosted.wasi.name)
+                assert isinstance(func, wasmtime.Func)
+                real[hosted.index] = func
+        return real
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Around everything that runs the guest: whatever ends it becomes the outcome, and the trace is closed."""
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        self.session.gate()
+        self.watchdog.close()
+        try:
+            self.outcome = outcome_of(error)
+        except BaseException:
+            self._abandon()
+            raise
+        if self.session.linked.memories or error is None:
+            self._take_states()
+        self._finish(self.outcome)
+
+    def _abandon(self) -> None:
+        """The recording itself failed: the journal stays, for `reprise recover`."""
+        self.ring.seal_last()
+        self.archiver.join()
+        os.close(self._lock)
+
+    # -- stops ---------------------------------------------------------------------------------------------------------------
+
+    def _stop(self, reason: StopReason) -> None:
+        self.session.stop_reason = reason
+        self.session.linked.stop_at(0)
+        self.ring.ask_to_stop()
+
+    def _stuck(self, reason: StopReason) -> NoReturn:
+        """The guest did not stop: close the trace under it and end the process (the watchdog's thread)."""
+        self._seized = True
+        self.session.seize()
+        kind, exit_code, message = _STOPS[reason]
+        open_call = self.session.newest_open_call()
+        inside = self.manifest.imports[open_call].qualified if open_call is not None else None
+        outcome = Outcome(kind, exit_code, message, inside=inside)
+        try:
+            self._finish(outcome)
+            print(f"reprise: {outcome.line}; trace {self.directory}", file=sys.stderr)
+        except RecordingError as error:
+            print(f"reprise: {error}", file=sys.stderr)
+            exit_code = error.exit_code
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+    # -- closing -------------------------------------------------------------------------------------------------------------
+
+    def _after_export(self) -> None:
+        """Digests after calls, while they cost less than 1 % of the run; then at doubling distances."""
+        self._calls += 1
+        elapsed = self.clock.now()
+        if self._calls < self._next_digest and self._digest_time * 100 >= elapsed:
+            return
+        if self._digest_time * 100 >= elapsed:
+            self._next_digest = self._calls * 2
+        self._take_states()
+
+    def _take_states(self) -> None:
+        began = time.monotonic_ns()
+        after = self.session.position()
+        if self._states and self._states[-1][0] == after:
+            return
+        self.archiver.places.add(after)
+        self._states += [(after, s) for s in states.take(self.session.linked)]
+        self._digest_time += time.monotonic_ns() - began
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.ring.seal_last()
+        self.archiver.join()
+        if self.archiver.failure is not None:
+            os.close(self._lock)
+            raise self.archiver.failure
+        m = self.manifest
+        m.outcome = {**asdict(outcome), "complete": outcome.inside is None and not self._seized}
+        m.ended = {
+            "utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "realtime_ns": time.time_ns(),
+            "monotonic_ns": time.monotonic_ns(),
+        }
+        m.digested = states.digested(self.session.linked) if self._states else {}
+        m.totals = {
+            "records": self.archiver.records,
+            "windows": self.archiver.windows,
+            "bytes": self.archiver.bytes,
+        }
+        try:
+            finish(self.directory, m, [(self.archiver.located[place], state) for place, state in self._states])
+        except OSError as error:
+            raise disk_error(error, self.directory) from None
+        finally:
+            os.close(self._lock)
+        self.ring.close()
+
+
+def serve(shape: Shape, hosts: Hosts) -> list[tuple[Import, Hosted, HostFunction | None]]:
+    """Who serves each function import; refuses, by name, one that nobody serves."""
+    served: list[tuple[Import, Hosted, HostFunction | None]] = []
+    for index, i in enumerate(shape.function_imports):
+        assert isinstance(i.type, FuncType)
+        params, results = i.type.params, i.type.results
+        function = hosts.find(i.module, i.name, params, results)
+        wasi = WASI_TABLE.get(i.name) if i.module == WASI_MODULE else None
+        if function is not None:
+            entry = Import(i.module, i.name, params, results, "python")
+            served.append((entry, Hosted(index, params, results, None), function))
+        elif wasi is not None and (wasi.params, wasi.results) == (params, results):
+            entry = Import(i.module, i.name, params, results, "wasi", wasi.names, wasi.detail, errno=bool(results))
+            served.append((entry, Hosted(index, params, results, wasi), None))
+        else:
+            raise RefusedError(_nobody(i.module, i.name, params, results, hosts, wasi is not None))
+    return served
+
+
+def _nobody(module: str, name: str, params: tuple[str, ...], results: tuple[str, ...], hosts: Hosts, wasi: bool) -> str:
+    wanted = f"({' '.join(params)}) -> ({' '.join(results)})"
+    others = hosts.named(module, name)
+    if others:
+        have = ", ".join(f"({' '.join(f.params)}) -> ({' '.join(f.results)}) by {f.where}" for f in others)
+        return f"the module imports {module}.{name} with type {wanted}, but the host serves {have}; correct the host's signature"
+    if wasi:
+        return f"the module imports {module}.{name} with type {wanted}, which is not its WASI type; serve it with --host"
+    if module == "wasi_unstable":
+        return f"the module imports {module}.{name}: this is WASI's first snapshot; rebuild it for wasi_snapshot_preview1"
+    return f"nobody provides import {module}.{name} {wanted}; serve it from Python with --host PKG.MOD:NAME"
+
+
+def provide(shape: Shape, hosts: Hosts) -> list[Provided]:
+    """What is made for each imported memory, global and table; refuses one that nobody provides."""
+    provided = []
+    for i in shape.other_imports:
+        found = next((p for p in hosts.provided if (p.module, p.name, p.kind) == (i.module, i.name, i.kind)), None)
+        if found is None:
+            raise RefusedError(
+                f"nobody provides the imported {i.kind} {i.module}.{i.name}; "
+                f"give a host with reprise.provide({i.module!r}, {i.name!r}, {i.kind!r}, …)"
+            )
+        provided.append(found)
+    return provided
+
+
+def default_output(stem: str) -> Path:
+    return Path(f"{stem}-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}.trace")
+
+
+def _own_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(PRODUCER)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,17 @@
+;; Several results: an import with three, exports with two and four, and a block with parameters and results.
+(module
+  (import "env" "split" (func $split (param i64) (result i32 f64 i64)))
+  (memory (export "memory") 1)
+  (func (export "swap") (param i32 i64) (result i64 i32)
+    (local.get 1) (local.get 0))
+  (func (export "run") (param $x i64) (result i64 f64 i32 f32)
+    (local $small i32) (local $real f64) (local $big i64)
+    (call $split (local.get $x))
+    (local.set $big) (local.set $real) (local.set $small)
+    (i64.store (i32.const 8) (local.get $big))
+    (local.get $big)
+    (local.get $real)
+    (local.get $small)
+    (block (param i32) (result i32 f32)
+      (f32.const 0.5)))
+  (func (export "none")))

@@ -1,0 +1,298 @@
+"""SQL over a trace, or over a store of traces. Owns what the user's SQL may do: read these tables, and nothing else.
+
+Both the trace and, at times, the SQL come from someone else. So the files are opened by name before the gate closes: external
+access goes off with only these files allowed, the configuration is locked, memory is limited, nothing spills to disk, Python's
+variables are out of sight, and only statements that read are run (an allowed file could otherwise be written over).
+
+DuckDB is an optional dependency: it is imported when a query runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import decimal
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from traces._errors import TraceError, UsageError
+from traces.columns import printable
+from traces.manifest import Manifest
+from traces.tables import SPANS_SCHEMA, STATES_SCHEMA, EventsReader, read_table
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY_LIMIT: Final = "2GB"
+EVENTS: Final = "events.parquet"
+_TYPES = {"int64": "BIGINT", "int32": "INTEGER", "string": "VARCHAR"}
+_RUNS = {
+    "trace_id": "VARCHAR", "format": "INTEGER", "producer": "VARCHAR", "module": "VARCHAR", "module_sha256": "VARCHAR",
+    "engine": "VARCHAR", "started": "VARCHAR", "ended": "VARCHAR", "outcome": "VARCHAR", "code": "BIGINT", "message": "VARCHAR",
+    "exit_code": "BIGINT", "records": "BIGINT", "windows": "BIGINT", "bytes": "BIGINT", "notes": "VARCHAR", "manifest": "VARCHAR",
+    "trace": "VARCHAR",
+}  # fmt: skip
+
+
+def query(path: Path, sql: str) -> pa.Table:
+    """The result of one reading statement over a trace, or over all traces directly in a directory.
+
+    Raises UsageError for SQL that is wrong or not allowed, TraceError for traces that cannot be read.
+    """
+    with _explained():
+        connection = connect(path)
+        try:
+            return connection.sql(_one_reading_statement(connection, sql)).to_arrow_table()
+        finally:
+            connection.close()
+
+
+def traces_in(path: Path) -> list[Path]:
+    """The trace itself, or the traces of a store, sorted."""
+    if (path / EVENTS).is_file():
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such trace or store; name a directory")
+    found = sorted(entry for entry in path.iterdir() if (entry / EVENTS).is_file())
+    if not found:
+        raise UsageError(f"{path}: holds no trace ({EVENTS} is missing); record one, or `reprise recover` a broken one")
+    return found
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """A locked connection with the views of `views.sql`. Run only what `query` would: writing is not stopped here."""
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("queries need DuckDB; install it with `pip install 'reprise-wasm[query]'`") from None
+    traces = [trace.resolve() for trace in traces_in(path)]
+    for trace in traces:
+        EventsReader(trace / EVENTS).close()
+    connection = duckdb.connect(":memory:")
+    try:
+        with _explained():
+            _prepare(connection, traces)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, traces: list[Path]) -> None:
+    files = {
+        table: [trace / f"{table}.parquet" for trace in traces if (trace / f"{table}.parquet").is_file()]
+        for table in ("events", "spans", "states")
+    }
+    for table, schema in (("spans", SPANS_SCHEMA), ("states", STATES_SCHEMA)):
+        for file in files[table]:
+            read_table(file, schema)
+    allowed = ", ".join(_quoted(str(file)) for group in files.values() for file in group)
+    for setting in (
+        f"allowed_paths = [{allowed}]",
+        "python_enable_replacements = false",
+        "temp_directory = ''",
+        f"memory_limit = '{MEMORY_LIMIT}'",
+        "enable_external_access = false",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "enable_progress_bar = false",
+    ):
+        connection.execute(f"SET {setting}")
+    _attach(connection, "raw_events", files["events"], None)
+    _attach(connection, "spans", files["spans"], SPANS_SCHEMA)
+    _attach(connection, "states", files["states"], STATES_SCHEMA)
+    connection.execute("CREATE TABLE runs (" + ", ".join(f'"{name}" {kind}' for name, kind in _RUNS.items()) + ")")
+    for trace in traces:
+        if (trace / "manifest.json").is_file():
+            values = _run(trace)
+            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(values))})", values)
+    connection.execute((Path(__file__).parent / "views.sql").read_text(encoding="utf-8"))
+    connection.execute("SET lock_configuration = true")
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path], schema: pa.Schema | None) -> None:
+    if files:
+        listed = ", ".join(_quoted(str(file)) for file in files)
+        # One trace's name is a constant; with several it comes from the file each row is in.
+        trace = (
+            _quoted(_trace_name(files[0]))
+            if len(files) == 1
+            else "regexp_replace(split_part(filename, '/', -2), '[.]trace$', '')"
+        )
+        more = ", filename = true" if len(files) > 1 else ""
+        columns = "* EXCLUDE (filename)" if more else "*"
+        # Globs in a file's own name must not find other files.
+        connection.execute(f"CREATE VIEW {name} AS SELECT {columns}, {trace} AS trace FROM read_parquet([{listed}]{more})")
+        return
+    assert schema is not None
+    columns = ", ".join(f'"{field.name}" {_sql_type(field.type)}' for field in schema)
+    connection.execute(f"CREATE TABLE {name} ({columns}, trace VARCHAR)")
+
+
+def _sql_type(kind: Any) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_list(kind):
+        return _sql_type(kind.value_type) + "[]"
+    return _TYPES.get(str(kind), "BLOB")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _trace_name(file: Path) -> str:
+    return file.parent.name.removesuffix(".trace")
+
+
+def _run(trace: Path) -> list[Any]:
+    manifest = Manifest.read(trace / "manifest.json")
+
+    def number(value: Any) -> int | None:
+        return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+    def text(value: Any) -> str | None:
+        return None if value is None else value if isinstance(value, str) else json.dumps(value)
+
+    outcome, totals = manifest.outcome, manifest.totals
+    engine = " ".join(str(manifest.engine[key]) for key in ("name", "version") if key in manifest.engine)
+    values = [
+        manifest.trace_id, manifest.format, manifest.producer, text(manifest.module.get("origin")),
+        text(manifest.module.get("sha256")), engine, text(manifest.started.get("utc")), text(manifest.ended.get("utc")),
+        text(outcome.get("kind")),
+        number(outcome.get("code")), text(outcome.get("message")), number(outcome.get("exit_code")),
+        number(totals.get("records")), number(totals.get("windows")), number(totals.get("bytes")),
+        json.dumps(manifest.notes), manifest.to_json(),
+        trace.name.removesuffix(".trace"),
+    ]  # fmt: skip
+    return [value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values]
+
+
+def _one_reading_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    import duckdb
+
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise UsageError(f"{len(statements)} statements; give exactly one")
+    statement = statements[0]
+    reads = statement.type == duckdb.StatementType.SELECT or (
+        statement.type == duckdb.StatementType.EXPLAIN and re.match(r"(?is)\s*explain\s+(select|from|with)\b", statement.query)
+    )
+    if not reads:
+        kind = statement.type.name
+        raise UsageError(f"{kind} is not allowed here; a trace is only read: use SELECT, and redirect the output to keep it")
+    return str(statement.query)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns DuckDB's errors into one line each."""
+    import duckdb
+
+    try:
+        yield
+    except (
+        duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException,
+        duckdb.SyntaxException, duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException,
+    ) as error:  # fmt: skip
+        raise UsageError(f"{_first_line(error)}; see the tables with `SHOW TABLES`") from None
+    except duckdb.OutOfMemoryException:
+        raise UsageError(f"the query needs more than {MEMORY_LIMIT}; select fewer rows or columns") from None
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise TraceError(f"the query failed: {_first_line(error)}; check the trace with `reprise verify`") from None
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error) or type(error).__name__).splitlines()[0])
+
+
+# -- results as text -----------------------------------------------------------------------------------------------------
+
+
+def json_value(value: Any) -> Any:
+    """What stands for a value in JSON: bytes as base64, floats that JSON lacks as text, integers exact."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else str(value)
+    if isinstance(value, dict):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
+
+
+def _rows(table: pa.Table) -> Iterator[list[Any]]:
+    # By position: two columns may have one name.
+    for batch in table.to_batches(max_chunksize=4096):
+        yield from (list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+
+def json_lines(table: pa.Table) -> Iterator[str]:
+    """One JSON object per row."""
+    names = table.column_names
+    for row in _rows(table):
+        yield json.dumps(dict(zip(names, map(json_value, row), strict=True)), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv_lines(table: pa.Table) -> Iterator[str]:
+    """A header and the rows; nothing stands for null, bytes are base64, lists and structs JSON."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for row in _rows(table):
+        writer.writerow([_csv_cell(json_value(value)) for value in row])
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
+    if out.tell():
+        yield out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def text_lines(table: pa.Table, width: int = 60) -> Iterator[str]:
+    """Aligned columns for a terminal: numbers to the right, long cells cut at `width`, controls escaped."""
+    rows = [[_text_cell(value, width) for value in row] for row in _rows(table)]
+    names = [_text_cell(name, width) for name in table.column_names]
+    right = [pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_decimal(f.type) for f in table.schema]
+    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+    for cells in [names, ["─" * size for size in widths], *rows]:
+        line = "  ".join(
+            cell.rjust(size) if number else cell.ljust(size) for cell, size, number in zip(cells, widths, right, strict=True)
+        )
+        yield line.rstrip() + "\n"
+
+
+def _text_cell(value: Any, width: int) -> str:
+    if value is None:
+        return "·"
+    if isinstance(value, bytes):
+        shown = value[: width + 1].hex()
+    else:
+        value = json_value(value)
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        shown = _UNSAFE.sub(lambda match: ascii(match.group())[1:-1], shown[: width + 1])
+    return shown if len(shown) <= width else shown[: width - 1] + "…"
+
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
