@@ -27,7 +27,7 @@ extern u8 __heap_base;
 enum { HEADER_SIZE = 12, NO_IMPORT = 0xFFFF, MAX_IMPORTS = 0xFFFE, CHUNK_HEADER = 8, META_MEMORY = 63, META_TIMING = 1 };
 enum { CALL = 1, RETURN, EXPORT, CALLBACK, POKE, GROWTH, GLOBAL, TABLE, DATA, TRAP, EXIT, STOP, GROW_FAILED, DEFINE };
 enum { OPEN, COMPLETE, DENIED };
-enum { REF_NULL, REF_EXPORT, REF_IMPORT, REF_EXTERN, REF_TABLE };
+enum { REF_NULL, REF_EXPORT, REF_IMPORT, REF_EXTERN, REF_FUNC, REF_TAKEN };
 #define START_TARGET 0xFFFFFFFEu
 #define TABLE_TARGET 0x80000000u
 #define CHUNK_LENGTH_MASK 0x00FFFFFFu
@@ -675,12 +675,13 @@ NOINLINE u32 other_detail(const Record *r, const u8 *p, u32 pieces, u64 bytes) {
       u64 element = U64(p + 20), v = U64(p + 28), count = U64(p + 36);
       put("table "); put_unsigned(U32(p + 12)); put("["); put_unsigned(element);
       if (count != 1) { put(" +"); put_unsigned(count); }
+      if (reference == REF_TAKEN) { put("] was taken as function "); put_unsigned(v); break; }
       put("] = ");
       if (reference == REF_NULL) put("null");
       else if (reference == REF_EXPORT) put_name(exports, export_count, "export", v);
       else if (reference == REF_IMPORT) put_name(imports, import_count, "import", v);
       else if (reference == REF_EXTERN) { put("extern "); put_unsigned(v); }
-      else if (reference == REF_TABLE) { put("table "); put_unsigned(v >> 32); put("["); put_unsigned((u32)v); put("]"); }
+      else if (reference == REF_FUNC) { put("function "); put_unsigned(v); }
       else { put("reference "); put_unsigned(reference); put(":"); put_unsigned(v); }
       break;
     }

@@ -462,7 +462,7 @@ def verify_columns(path: Path, imports: Sequence[Import], exports: Sequence[Expo
         for index, window in enumerate(reader.windows()):
             stored = reader.batch(index)
             try:
-                derived = columniser.convert(window.data)
+                derived = columniser.convert_in_place(window.data)
             except TraceError as error:
                 return [Problem(index, window.first, "", str(error))]
             problems = list(_differences(stored, derived, index, window.first))

@@ -84,8 +84,8 @@ class Oracle:
             function: Import | Export
             if name == "call":
                 function = self.imports[index]
-                row["import"] = function.qualified
-                if function.host == "python":
+                row["import"] = self.imports[index].qualified
+                if self.imports[index].host == "python":
                     row["span"] = self.seq
             else:
                 target, _ = struct.unpack_from("<II", body)
@@ -106,8 +106,8 @@ class Oracle:
             row |= {"depth": len(self.stack), "of": closed["seq"], "span": closed["span"]}
             row["results"], chunks = self.values(body, function.results)
             if closed["kind"] == "call":
-                row["import"] = function.qualified
-                if function.errno and row["results"][0] and status == 1:
+                row["import"] = self.imports[index].qualified
+                if self.imports[index].errno and row["results"][0] and status == 1:
                     row["status"] = "errno"
             payload = closed["seq"]
         elif name in ("trap", "exit", "stop"):
@@ -132,7 +132,9 @@ class Oracle:
             row["of"] = inner
             if name == "define":
                 entry = json.loads(body[8 : 8 + struct.unpack_from("<I", body, 4)[0]])
-                self.imports.append(Import(entry["module"], entry["name"], tuple(entry["params"]), tuple(entry["results"]), "defined"))
+                self.imports.append(
+                    Import(entry["module"], entry["name"], tuple(entry["params"]), tuple(entry["results"]), "defined")
+                )
         self.payload = payload
         if chunks is not None:
             row["chunks_at"] = len(data) - len(chunks)

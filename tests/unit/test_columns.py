@@ -28,7 +28,9 @@ def chunk(address: int, data: bytes, sent: bool = False) -> bytes:
     return struct.pack("<II", address, len(data) | sent << 31) + data + bytes(-len(data) % 4)
 
 
-def detail(template: str, params: str, body: bytes, *, status: Status = Status.COMPLETE, results: tuple[str, ...] = ("i32",)) -> str:
+def detail(
+    template: str, params: str, body: bytes, *, status: Status = Status.COMPLETE, results: tuple[str, ...] = ("i32",)
+) -> str:
     entry = Import("m", "f", tuple(params.split()), results, "wasi", (), template, False)
     batch = Columniser([entry], []).convert(record(Kind.CALL, body, 0, status))
     return str(batch.column("detail")[0].as_py())
@@ -47,7 +49,10 @@ def test_the_c_source_mirrors_the_layout() -> None:
     kinds = re.search(r"enum \{ CALL = 1, ([A-Z_, ]+) \}", SOURCE)
     assert kinds and ["CALL", *kinds[1].split(", ")] == [kind.name for kind in Kind] == [k.upper() for k in columns.KINDS]
     assert [kind.value for kind in Kind] == list(range(1, len(Kind) + 1))
-    assert [ref.value for ref in layout.Ref] == list(range(5))
+    references = re.search(r"enum \{ ([A-Z_, ]*REF_TAKEN) \}", SOURCE)
+    named = {"REF_NULL": "NULL", "REF_EXPORT": "EXPORT_FUNC", "REF_IMPORT": "IMPORT_FUNC", "REF_EXTERN": "EXTERN"}
+    assert references
+    assert [named.get(r, r[4:]) for r in references[1].split(", ")] == [ref.name for ref in sorted(layout.Ref)]
     depth = re.search(r"MAX_DEPTH = (\d+)", SOURCE)
     assert depth and int(depth[1]) == columns.MAX_DEPTH
 
@@ -154,6 +159,7 @@ def test_what_is_not_a_call_has_a_detail_too() -> None:
             record(Kind.GROWTH, struct.pack("<IIQQ", 1, 2, 9, all_ones)),
             record(Kind.GLOBAL, struct.pack("<IIQQ", 3, 0, 255, 0)),
             record(Kind.TABLE, struct.pack("<IIQQQ", 0, layout.Ref.EXPORT_FUNC, 5, 0, 1)),
+            record(Kind.TABLE, struct.pack("<IIQQQ", 0, layout.Ref.TAKEN, 5, 9, 1)),
             record(Kind.POKE, chunk(0, b"abc") + chunk(9, b"d", True)),
             record(Kind.GROW_FAILED, struct.pack("<IIQ", 0, 0, 4)),
             record(Kind.STOP, struct.pack("<IIQ", layout.StopReason.FUEL, 0, 77)),
@@ -166,10 +172,11 @@ def test_what_is_not_a_call_has_a_detail_too() -> None:
 
     assert batch.column("detail").to_pylist() == [
         "run(5)", "table 1[7](…)", "memory 0 grew by 1 from 2 pages", "table 2 was refused 9 more elements", "global 3 = 0xff",
-        'table 0[5] = export "run"', "2 ranges, 4 bytes", "growth request 4 of memory 0 failed in the operating system",
+        'table 0[5] = export "run"', "table 0[5] was taken as function 9", "2 ranges, 4 bytes",
+        "growth request 4 of memory 0 failed in the operating system",
         "fuel at clock 77", "unreachable", "exit(3)", "(start)()",
     ]  # fmt: skip
-    assert batch.column("target").to_pylist() == ["run", "table 1[7]", *[None] * 9, "(start)"]
+    assert batch.column("target").to_pylist() == ["run", "table 1[7]", *[None] * 10, "(start)"]
 
 
 CALL = Import("m", "f", ("i32",), (), "wasi")

@@ -102,7 +102,9 @@ def member(name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, **more:
         (member("\x1b[2J"), r"\\x1b"),
     ],
 )
-def test_a_member_that_does_not_belong_is_named(trace: Path, tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes], what: str) -> None:
+def test_a_member_that_does_not_belong_is_named(
+    trace: Path, tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes], what: str
+) -> None:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for info, data in [*(member(name, data) for name, data in FILES.items()), bad]:

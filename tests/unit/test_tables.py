@@ -130,8 +130,10 @@ def rewritten(path: Path, name: str, row: int, value: Any) -> None:
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("seq", 7), ("kind", "poke"), ("import", "host.other"), ("import", None), ("target", "x"), ("depth", 9), ("status", "errno"),
-        ("of", 3), ("time_ns", 1), ("duration_ns", 5), ("args", [2]), ("args", []), ("results", [1]), ("detail", "lie"), ("sent", 1),
+        ("seq", 7), ("kind", "poke"), ("import", "host.other"), ("import", None), ("target", "x"), ("depth", 9),
+        ("status", "errno"),
+        ("of", 3), ("time_ns", 1), ("duration_ns", 5), ("args", [2]), ("args", []), ("results", [1]), ("detail", "lie"),
+        ("sent", 1),
         ("received", 1), ("span", 4), ("chunks_at", None),
     ],
 )  # fmt: skip
