@@ -13,7 +13,6 @@ import platform
 import secrets
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from typing import Any, NoReturn
 
 import wasmtime
 
+from recorder.archive import Archiver
 from recorder.boundary import states
 from recorder.boundary.engine import Engine, Profile, engine_version
 from recorder.boundary.interposer import Description, Hosted
@@ -37,10 +37,10 @@ from recorder.source import Source
 from recorder.wasm.module import FuncType
 from recorder.watchdog import GRACE, Watchdog
 from traces._errors import RecordingError, RefusedError, UsageError
-from traces.journal import LOG_FILE, WINDOW_FILE, Log, Ring, disk_error
+from traces.journal import WINDOW_FILE, Ring, disk_error
 from traces.layout import StopReason
 from traces.manifest import Import, Manifest
-from traces.tracedir import EVENTS, JOURNAL, begin, finish
+from traces.tracedir import JOURNAL, begin, finish
 
 DEFAULT_MEMORY_LIMIT = 4 << 30
 DEFAULT_TABLE_LIMIT = 10_000_000
@@ -138,75 +138,6 @@ def outcome_of(error: BaseException | None) -> Outcome:
     raise error
 
 
-class Archiver(threading.Thread):
-    """Takes full slots from the ring: appends them to the log, and converts them to Parquet while the guest runs on."""
-
-    def __init__(self, ring: Ring, directory: Path, imports: Sequence[Import], manifest: Manifest, durable: bool) -> None:
-        super().__init__(name="reprise-archiver", daemon=True)
-        self.ring = ring
-        self.directory = directory
-        self.imports = imports
-        self.manifest = manifest
-        self.durable = durable
-        self.failure: RecordingError | None = None
-        self.places: set[tuple[int, int]] = set()
-        """Where digests were taken; given before their slot is handed over."""
-        self.located: dict[tuple[int, int], int] = {}
-        """For each such place, how many records stand before it."""
-        self.windows = 0
-        self.bytes = 0
-        self.records = 0
-
-    def run(self) -> None:
-        try:
-            self._archive()
-        except OSError as error:
-            self.failure = disk_error(error, self.directory)
-        except RecordingError as error:
-            self.failure = error
-        except Exception as error:  # whatever it is, the guest must not run on unrecorded
-            self.failure = RecordingError(
-                f"recording failed: {type(error).__name__}: {error}; `reprise recover {self.directory}` keeps what was recorded"
-            )
-        if self.failure is not None:
-            self.ring.ask_to_stop()
-
-    def _archive(self) -> None:
-        log = Log(self.directory / JOURNAL / LOG_FILE)
-        # Imported here: the guest need not wait for Arrow to load.
-        from traces.tables import EventsWriter
-
-        writer = EventsWriter(self.directory / EVENTS, self.manifest.imports, self.manifest.exports)
-        try:
-            for generation, window, last in self.ring.sealed():
-                if not last:
-                    log.append(generation, window)
-                    if self.durable:
-                        log.sync()
-                self._locate(generation, window, writer.rows)
-                if len(window):
-                    writer.write_window(window)
-                    self.windows += 1
-                    self.bytes += len(window)
-                self.ring.freed()
-            self.records = writer.rows
-            writer.close()
-        finally:
-            log.close()
-
-    def _locate(self, generation: int, window: memoryview, first: int) -> None:
-        """Finds out how many records stand before the places at which digests were taken in this slot."""
-        places = sorted(offset for wanted, offset in self.places if wanted == generation)
-        sizes = window.cast("I") if places and places[-1] else None
-        at = count = 0
-        for place in places:
-            while sizes is not None and at < place:
-                at += sizes[at // 4]
-                count += 1
-            self.located[generation, place] = first + count
-            self.places.discard((generation, place))
-
-
 class Recording:
     """A run being recorded. `with` closes it, whatever happens."""
 
@@ -296,7 +227,7 @@ class Recording:
             self.ring = Ring(self.directory / JOURNAL / WINDOW_FILE)
         except OSError as error:
             raise RecordingError(f"cannot start recording: {disk_error(error, self.directory)}") from None
-        self.archiver = Archiver(self.ring, self.directory, self.manifest.imports, self.manifest, options.durable)
+        self.archiver = Archiver(self.ring, self.directory, self.manifest, options.durable)
         self.session = Session(self.engine, self.shape, derived, self.hosts, self.ring, self.clock)
         self.session.failure = lambda: self.archiver.failure
         self.session.after_export = self._after_export

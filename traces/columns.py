@@ -121,6 +121,10 @@ SHOWN_TEXT: Final = 200
 _SHOWN_ARGUMENTS = 32
 _TEMPLATE_LIMIT = 4096
 _ARENA_ROOM = 64 << 20
+_IN_PLACE_WINDOW = 8 << 20
+"""Largest window that is converted in place; the recorder's are half that."""
+_IN_PLACE_ROOM = 256 << 20
+"""Address space of such a window with its columns: what is not touched costs nothing."""
 _UNPRINTABLE = re.compile(
     '[\\\\"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]',
 )
@@ -338,6 +342,7 @@ class Columniser:
         # Room for definitions while running; memory that is never touched costs nothing.
         self._room = self._arena.end + _ARENA_ROOM
         self._window_at = (self._room + 65535) & ~65535
+        self._in_place_at = (self._window_at, self._window_at + _IN_PLACE_ROOM)
         self._reserve(self._window_at)
         self._flush()
         self._write(self._imports_at, imported)
@@ -363,8 +368,19 @@ class Columniser:
         return self._convert(window, self._copied)
 
     def convert_in_place(self, window: bytes | memoryview) -> pa.RecordBatch:
-        """Like `convert`, but the batch lies in this object's memory and is garbage after its next call."""
-        return self._convert(window, self._foreign)
+        """Like `convert`, but the batch lies in this object's memory and is garbage after its next call but one.
+
+        Windows are laid out at two places in turn, so that one can be written while the next is converted.
+        """
+        here, there = self._in_place_at
+        if len(window) > _IN_PLACE_WINDOW:
+            return self.convert(window)
+        self._in_place_at = (there, here)
+        self._window_at, before = here, self._window_at
+        try:
+            return self._convert(window, self._foreign)
+        finally:
+            self._window_at = before
 
     def scan(self, window: bytes | memoryview) -> int:
         """Length of the longest prefix of the window that `convert` would take now; changes nothing."""

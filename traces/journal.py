@@ -16,9 +16,11 @@ import mmap
 import os
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from traces import layout
 from traces._errors import RecordingError, TraceError
@@ -46,7 +48,8 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _HEADER = struct.Struct("<IHBBI")
 _CHUNK = struct.Struct("<II")
-_LOG_HEADER = struct.Struct("<IIII")
+_LOG_HEADER = struct.Struct("<IIIIII")
+_PLAIN, _ZSTD = 0, 1
 
 WINDOW_FILE = "window"
 LOG_FILE = "log"
@@ -168,23 +171,62 @@ class Ring:
         os.close(self.handle)
 
 
+class Codec(Protocol):
+    """What the log compresses with."""
+
+    def compress(self, data: memoryview, *, asbytes: bool) -> Any: ...
+
+    def decompress(self, data: bytes, size: int) -> Any: ...
+
+
+def load_codec() -> Codec:
+    """Zstandard, from Arrow: loading it takes a while, so nobody should wait for it who need not."""
+    import pyarrow
+
+    codec: Codec = pyarrow.Codec("zstd", compression_level=1)
+    return codec
+
+
 class Log:
-    """The append-only file of full slots. An append that fails leaves the file as it was before."""
+    """The append-only file of full slots. An append that fails leaves the file as it was before.
+
+    Slots are compressed once a codec is at hand: records repeat themselves, and on many machines a fresh page of the file
+    cache costs more than squeezing its contents twentyfold.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.codec: Codec | None = None
+        """Set (by any thread) as soon as it is loaded; until then slots are stored as they are."""
+        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.end = 0
 
-    def append(self, generation: int, window: memoryview) -> None:
-        header = _LOG_HEADER.pack(LOG_MAGIC, generation, len(window), 0)
+    def append(self, generation: int, window: memoryview) -> int:
+        """Appends a slot; returns where it begins, for `read`."""
+        codec, stored = self.codec, window
+        if codec is not None:
+            # As bytes: a buffer's memoryview may be as long as its capacity.
+            stored = memoryview(codec.compress(window, asbytes=True))
+        header = _LOG_HEADER.pack(
+            LOG_MAGIC, generation, len(window), len(stored), zlib.crc32(stored), _PLAIN if codec is None else _ZSTD
+        )
+        at = self.end
         try:
             self._write(memoryview(header))
-            self._write(window)
+            self._write(stored)
         except OSError:
-            os.ftruncate(self.handle, self.end)
+            os.ftruncate(self.handle, at)
             raise
-        self.end += LOG_HEADER + len(window)
+        self.end += LOG_HEADER + len(stored)
+        return at
+
+    def read(self, at: int) -> memoryview:
+        """A slot appended before (any thread)."""
+        header = os.pread(self.handle, LOG_HEADER, at)
+        slot = _stored(header, lambda size: os.pread(self.handle, size, at + LOG_HEADER))
+        if slot is None:
+            raise OSError(errno.EIO, "the journal's log was changed by another program")
+        return slot[1]
 
     def _write(self, data: memoryview) -> None:
         while data:
@@ -308,7 +350,7 @@ class Writer:
 # -- recovery ------------------------------------------------------------------------------------------------------------
 
 
-def recover_windows(directory: Path) -> Iterator[bytes]:
+def recover_windows(directory: Path) -> Iterator[bytes | memoryview]:
     """The slots a dead recorder left, in order, from its log and its ring.
 
     Raises TraceError if the files cannot be read or are not a journal. What is torn (an append that never finished) is
@@ -331,20 +373,26 @@ def recover_windows(directory: Path) -> Iterator[bytes]:
         yield data
 
 
-def _read_log(path: Path) -> Iterator[tuple[int, bytes]]:
+def _stored(header: bytes, read: Callable[[int], bytes]) -> tuple[int, memoryview] | None:
+    """Generation and records of a slot in the log; None if it is not whole."""
+    if len(header) < LOG_HEADER:
+        return None
+    magic, generation, size, length, checksum, codec = _LOG_HEADER.unpack(header)
+    if magic != LOG_MAGIC or max(size, length) > layout.MAX_WINDOW or codec not in (_PLAIN, _ZSTD):
+        return None
+    data = read(length)
+    if len(data) < length or zlib.crc32(data) != checksum:
+        return None
+    if codec == _PLAIN:
+        return generation, memoryview(data)
+    return generation, memoryview(load_codec().decompress(data, size)).cast("B")
+
+
+def _read_log(path: Path) -> Iterator[tuple[int, memoryview]]:
     try:
         with open(path, "rb") as file:
-            while True:
-                header = file.read(LOG_HEADER)
-                if len(header) < LOG_HEADER:
-                    return
-                magic, generation, length, _ = _LOG_HEADER.unpack(header)
-                if magic != LOG_MAGIC or length > layout.MAX_WINDOW:
-                    return
-                data = file.read(length)
-                if len(data) < length:
-                    return
-                yield generation, data
+            while (slot := _stored(file.read(LOG_HEADER), file.read)) is not None:
+                yield slot
     except OSError as error:
         raise TraceError(f"{path}: cannot read the journal ({error.strerror})") from None
 

@@ -164,8 +164,9 @@ RING_DATA: Final = PAGE
 MAX_WINDOW: Final = 64 << 20
 """Bytes of records in one window, at most; readers refuse more before they allocate."""
 
-LOG_HEADER: Final = 16
-"""Each appended slot: u32 LOG_MAGIC, u32 generation, u32 length, u32 zero; then `length` bytes."""
+LOG_HEADER: Final = 24
+"""Each appended slot: u32 LOG_MAGIC, u32 generation, u32 size of the records, u32 stored bytes, u32 CRC-32 of the stored bytes,
+u32 codec (0 as they are, 1 Zstandard); then the stored bytes."""
 
 
 def pad4(n: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -265,8 +265,10 @@ class EventsWriter:
     A window is encoded and written while the next is parsed, so a write that fails is reported by the next call or by `close`.
     """
 
-    def __init__(self, path: Path, imports: Sequence[Import], exports: Sequence[Export]) -> None:
-        """`path`: the file, or the trace's directory."""
+    def __init__(
+        self, path: Path, imports: Sequence[Import], exports: Sequence[Export], start_thread: Callable[[], None] = lambda: None
+    ) -> None:
+        """`path`: the file, or the trace's directory. `start_thread` runs first in the encoding thread (to set its priority)."""
         path = path / "events.parquet" if path.is_dir() else path
         self.columniser = Columniser(imports, exports)
         self.path = path
@@ -283,7 +285,7 @@ class EventsWriter:
             write_statistics=["seq"],
             write_page_checksum=True,
         )
-        self._pool = ThreadPoolExecutor(1, "events-writer")
+        self._pool = ThreadPoolExecutor(1, "events-writer", start_thread)
         self._pending: Future[None] | None = None
 
     @property
@@ -292,7 +294,7 @@ class EventsWriter:
 
     def write_window(self, window: bytes | memoryview) -> int:
         """Appends a window; returns its number of rows. Raises TraceError, having written nothing of it, if it makes no sense."""
-        batch = self.columniser.convert(window)
+        batch = self.columniser.convert_in_place(window)  # good until the next window but one: written by then
         self._wait()
         rows: int = batch.num_rows
         if rows:
