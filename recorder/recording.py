@@ -26,7 +26,7 @@ from recorder.archive import Archiver
 from recorder.boundary import states
 from recorder.boundary.engine import Engine, Profile, engine_version
 from recorder.boundary.interposer import Description, Hosted
-from recorder.boundary.linking import Derived, Provided, Shape, derive
+from recorder.boundary.linking import Derived, Provided, Shape, compile_guest, derive
 from recorder.boundary.raw import STACK_OVERFLOW, GuestExit, GuestTrap
 from recorder.boundary.wasi_p1 import MODULE as WASI_MODULE
 from recorder.boundary.wasi_p1 import TABLE as WASI_TABLE
@@ -162,7 +162,7 @@ class Recording:
         provided = provide(self.shape, self.hosts)
         derived = derive(self.shape, options.limits.metered)
         self.engine = Engine(Profile())
-        self.engine.compile(derived.data)  # a module the engine refuses must not leave a trace behind
+        compile_guest(self.engine, derived)  # a module the engine refuses must not leave a trace behind
         self.directory = options.out or default_output(source.name)
 
         self.clock = Clock(time.monotonic_ns())
@@ -289,6 +289,11 @@ class Recording:
         self.watchdog.close()
         try:
             self.outcome = outcome_of(error)
+        except RefusedError:
+            self._abandon()
+            if not self.session.started:
+                shutil.rmtree(self.directory, ignore_errors=True)
+            raise
         except BaseException:
             self._abandon()
             raise

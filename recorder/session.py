@@ -110,6 +110,8 @@ class Session:
         """Called when a call from the embedder has ended: the moment to take digests."""
         self.before_start: Callable[[], None] = lambda: None
         """Called when the guest is linked and nothing of it has run."""
+        self.started = False
+        """The guest is linked: from here on, what happens is evidence."""
         self._seized = threading.Event()
         self._defined: dict[int, tuple[wasmtime.Func, Any]] = {}
         self._snapshot: list[bytes] = []
@@ -143,6 +145,7 @@ class Session:
         wiring = Wiring(d, recording_interposer(d), self._python_functions(d), real)
         self.linked.instantiate_interposer(wiring)
         self.before_start()
+        self.started = True
         if opened is not None:
             start = self.linked.start_function()
             if start is None:

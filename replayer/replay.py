@@ -603,7 +603,7 @@ def replay(trace: Trace, module: bytes | None = None) -> Verdict:
     """Replays a trace and says whether the guest did the same. A trace that cannot be replayed is `unusable`, not an error."""
     try:
         return Replay(trace, module).run()
-    except TraceError as error:
+    except (TraceError, RefusedError) as error:
         return Verdict("unusable", reason=str(error))
 
 

@@ -145,6 +145,14 @@ def derive(shape: Shape, metered: bool) -> Derived:
     return Derived(shape.data)
 
 
+def compile_guest(engine: Engine, derived: Derived) -> wasmtime.Module:
+    """The guest's machine code; a module the engine finds invalid is refused."""
+    try:
+        return engine.compile(derived.data)
+    except wasmtime.WasmtimeError as error:
+        raise RefusedError(f"the engine refuses the module: {' '.join(str(error).split())}") from None
+
+
 @dataclass(frozen=True)
 class Provided:
     """An imported memory, global or table, made by the embedder before the guest."""
@@ -252,7 +260,7 @@ class Linked:
                 if i.kind == "memory":
                     self.memories.append(self._provided_memories[(i.module, i.name)])
                 counters[i.kind] += 1
-        guest = self.engine.compile(self.derived.data)
+        guest = compile_guest(self.engine, self.derived)
         own = len(self.shape.module.memories) - self.shape.module.imported.memories
         if self.derived.stop is not None:
             own += 1
@@ -263,6 +271,9 @@ class Linked:
             self.start_failure = failure
             self._take_memories(before, own)
             return
+        except wasmtime.WasmtimeError as error:
+            reason = " ".join(str(error).split())
+            raise RefusedError(f"the module cannot be instantiated: {reason}") from None
         self._exports = instance.exports(store)
         self._take_memories(before, own)
 
