@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,7 +34,10 @@ from traces.manifest import Export, Import, Manifest
 COLUMN_LIMIT: Final = 1 << 30
 """Bytes that one column of one row group may take, at most; readers refuse more before they allocate."""
 
-_DICTIONARY = ("kind", "import", "target", "status", "detail", "args.list.element", "results.list.element")
+_DICTIONARY = ("kind", "import", "target", "status", "detail")
+_READERS = 2
+_WORDS = ("args.list.element", "results.list.element")
+"""Plain and LZ4: hashing every word for a dictionary costs more than all other columns but the records."""
 _DELTA = ("seq", "time_ns", "received", "sent", "depth", "of", "span", "duration_ns", "chunks_at")
 
 STATES_SCHEMA: Final = pa.schema(
@@ -278,8 +282,8 @@ class EventsWriter:
         self._writer = pq.ParquetWriter(
             self._sink.file,
             SCHEMA,
-            compression="zstd",
-            compression_level=1,
+            compression=dict.fromkeys(SCHEMA.names, "zstd") | dict.fromkeys(_WORDS, "lz4"),
+            compression_level={name: 1 for name in SCHEMA.names if name not in ("args", "results")},
             use_dictionary=list(_DICTIONARY),
             column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
             write_statistics=["seq"],
@@ -391,7 +395,11 @@ class EventsReader:
     def window(self, index: int) -> Window:
         """The records of one window."""
         with _reading(self.path):
-            column = self._read(index, ["record"]).column(0)
+            return self._window(self._read(index, ["record"]), index)
+
+    def _window(self, table: pa.Table, index: int) -> Window:
+        with _reading(self.path):
+            column = table.column(0)
             chunks = [chunk for chunk in column.chunks if len(chunk)]
             array = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks or [pa.array([], pa.large_binary())])
             rows = self._first[index + 1] - self._first[index]
@@ -405,14 +413,41 @@ class EventsReader:
             return Window(self._first[index], rows, view, offsets, data.address if data is not None else 0)
 
     def windows(self) -> Iterator[Window]:
-        """The records window by window; the next is decoded while the caller works on this one."""
-        with ThreadPoolExecutor(1, "events-reader") as pool:
-            following: Future[Window] | None = None
-            for index in range(self.window_count):
-                current = following or pool.submit(self.window, index)
-                window = current.result()
-                following = pool.submit(self.window, index + 1) if index + 1 < self.window_count else None
-                yield window
+        """The records window by window; the next ones are decoded while the caller works on this one.
+
+        Decoding a record takes three times as long as replaying it, so two threads do it, each with a file of its own:
+        one file is not to be used by two threads.
+        """
+        if self.window_count < 3:
+            yield from map(self.window, range(self.window_count))
+            return
+        own = threading.local()
+        files: list[Any] = []
+
+        def decode(index: int) -> Window:
+            with _reading(self.path):
+                if not hasattr(own, "file"):
+                    own.file = pq.ParquetFile(self.path, page_checksum_verification=True)
+                    files.append(own.file)
+                table = own.file.read_row_group(index, columns=["record"], use_threads=False)
+                table.validate(full=True)
+                return self._window(table, index)
+
+        coming: deque[Future[Window]] = deque()
+        with ThreadPoolExecutor(_READERS, "events-reader") as pool:
+            try:
+                for index in range(self.window_count):
+                    while len(coming) < _READERS and index + len(coming) < self.window_count:
+                        coming.append(pool.submit(decode, index + len(coming)))
+                    window = coming.popleft().result()
+                    if index + _READERS < self.window_count:
+                        coming.append(pool.submit(decode, index + _READERS))
+                    yield window
+            finally:
+                for future in coming:
+                    future.cancel()
+        for file in files:
+            file.close()
 
     def trailing(self, kind: str) -> int:
         """How many records of that kind end the recording."""
