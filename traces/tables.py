@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from traces._errors import RecordingError, TraceError
@@ -226,7 +225,12 @@ def read_states(path: Path) -> list[StateRow]:
 
 def write_spans(path: Path, events: Path, manifest: Manifest, *, sync: bool = False) -> None:
     """Derives the spans from `events` and writes them."""
-    write_table(path, derive_spans(events, manifest.outcome), sync=sync)
+    write_table(path, spans_of(events, manifest), sync=sync)
+
+
+def spans_of(events: Path, manifest: Manifest) -> pa.Table:
+    """What `spans.parquet` of this trace must hold."""
+    return derive_spans(events, manifest.outcome, any(entry.host == "python" for entry in manifest.imports))
 
 
 def read_spans(path: Path) -> pa.Table:
@@ -295,6 +299,11 @@ class EventsWriter:
     @property
     def rows(self) -> int:
         return self.columniser.rows
+
+    def scan(self, window: bytes | memoryview) -> int:
+        """Length of the longest prefix of the window that `write_window` would take now."""
+        self._wait()  # the columniser looks at a window where the one being written may lie
+        return self.columniser.scan(window)
 
     def write_window(self, window: bytes | memoryview) -> int:
         """Appends a window; returns its number of rows. Raises TraceError, having written nothing of it, if it makes no sense."""
@@ -543,18 +552,22 @@ def _short(scalar: Any) -> str:
 # -- spans ---------------------------------------------------------------------------------------------------------------
 
 
-def derive_spans(path: Path, outcome: Mapping[str, Any] | None = None) -> pa.Table:
+def derive_spans(path: Path, outcome: Mapping[str, Any] | None = None, hosted_calls: bool = True) -> pa.Table:
     """Spans from `events.parquet`: one `execute_tool` per Python-hosted call, and the run around them.
 
     Args:
         outcome: the manifest's; gives the run its status.
+        hosted_calls: whether any import is served by Python; if not, there is nothing to look for between first and last.
     """
+    import pyarrow.compute as pc  # slow to load, and replay does not need it
+
     calls: list[pa.Table] = []
     ends: list[pa.Table] = []
     last_seq, last_ns, first_ns = -1, 0, None
     columns = ["seq", "kind", "import", "depth", "status", "of", "time_ns", "duration_ns", "span"]
     with EventsReader(path) as reader:
-        for window in range(reader.window_count):
+        windows = range(reader.window_count)
+        for window in windows if hosted_calls else sorted({*windows[:1], *windows[-1:]}):
             batch = reader.batch(window, columns)
             if not batch.num_rows:
                 continue
@@ -620,6 +633,8 @@ def derive_spans(path: Path, outcome: Mapping[str, Any] | None = None) -> pa.Tab
 def _parents(opened: pa.Table, end_seq: Any) -> Any:
     """The innermost Python-hosted call around each. Only calls that were split can hold others, and each cost its host far
     more than it costs here."""
+    import pyarrow.compute as pc  # slow to load, and replay does not need it
+
     parents = pa.chunked_array([pa.repeat(pa.scalar(RUN_SPAN, pa.int64()), len(opened))])
     if not pc.any(pc.equal(opened.column("status"), "open")).as_py():
         return parents
