@@ -35,9 +35,13 @@ COLUMN_LIMIT: Final = 1 << 30
 
 _DICTIONARY = ("kind", "import", "target", "status", "detail")
 _READERS = 2
+_BATCH = 1 << 16
+"""Rows the encoder takes at a time; larger than Arrow's choice, and measurably faster."""
 _WORDS = ("args.list.element", "results.list.element")
 """Plain and LZ4: hashing every word for a dictionary costs more than all other columns but the records."""
-_DELTA = ("seq", "time_ns", "received", "sent", "depth", "of", "span", "duration_ns", "chunks_at")
+_DELTA = ("seq", "time_ns", "of", "span")
+_PLAIN = ("depth", "duration_ns", "sent", "received", "chunks_at")
+"""LZ4 as they are: hardly larger than delta-encoded, at a third of the time."""
 
 STATES_SCHEMA: Final = pa.schema(
     [
@@ -286,8 +290,9 @@ class EventsWriter:
         self._writer = pq.ParquetWriter(
             self._sink.file,
             SCHEMA,
-            compression=dict.fromkeys(SCHEMA.names, "zstd") | dict.fromkeys(_WORDS, "lz4"),
-            compression_level={name: 1 for name in SCHEMA.names if name not in ("args", "results")},
+            compression=dict.fromkeys(SCHEMA.names, "zstd") | dict.fromkeys((*_WORDS, *_PLAIN), "lz4"),
+            compression_level={name: 1 for name in SCHEMA.names if name not in (*_PLAIN, "args", "results")},
+            write_batch_size=_BATCH,
             use_dictionary=list(_DICTIONARY),
             column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
             write_statistics=["seq"],
