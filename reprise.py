@@ -7,7 +7,7 @@
     print(reprise.replay(recorded.path).headline())
 
 Both are lazy: importing this module loads none of the rooms, and a command loads what it uses. Before the first room is loaded,
-all four are looked at, because their names are ordinary words that another distribution may own (docs/decisions/0001-import-names.md).
+all four are looked at: another distribution may own such ordinary names (docs/decisions/0001-import-names.md).
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RepriseError as error:
         if debugging():
             raise
-        say(_one_line(str(error)))
+        say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         say("interrupted")
@@ -212,12 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debugging():
             raise
-        say(f"unexpected {type(error).__name__}: {_one_line(str(error))}; REPRISE_DEBUG=1 shows the traceback, please report it")
+        say(f"unexpected {type(error).__name__}: {error}; REPRISE_DEBUG=1 shows the traceback, please report it")
         return SOFTWARE
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split("\n")).strip()
 
 
 def _dispatch(words: list[str]) -> int:

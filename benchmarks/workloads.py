@@ -1,4 +1,4 @@
-"""What is measured, and how one measurement is taken: the same guest run natively, recorded, replayed, and through Python callbacks.
+"""What is measured, and how: the same guest run natively, recorded, replayed, and through Python callbacks.
 
 `bench.py` starts this file once per section, in a process of its own, so that no section inherits another's threads, memory or
 caches. Inside a section the modes take turns, repetition by repetition: whatever the machine does meanwhile hits all of them.
@@ -78,6 +78,8 @@ class Taken:
     """One run in one mode, in seconds."""
 
     guest: float
+    cpu: float = 0.0
+    """Of `guest`, what the guest's own thread spent computing; the rest it waited, or did not get a core."""
     setup: float = 0.0
     """Reading, compiling (or taking from the code cache) and linking."""
     digests: float = 0.0
@@ -120,10 +122,10 @@ class Native:
         linker.define_wasi()
         run = linker.instantiate(store, self.module).exports(store)[self.task.export]
         assert isinstance(run, wasmtime.Func)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         with ending():
             run(store, *self.task.args)
-        return Taken(time.perf_counter() - start, start - began)
+        return Taken(time.perf_counter() - start, time.thread_time() - cpu, start - began)
 
 
 class Callbacks:
@@ -160,7 +162,7 @@ class Callbacks:
         exports = wasmtime.Instance(store, self.module, functions).exports(store)
         shim = wasmtime.Module(self.engine, self._shim())
         natives = [linker.get(store, entry.module, str(entry.name)) for entry in self.module.imports]
-        through = wasmtime.Instance(store, shim, [exports["memory"], *natives]).exports(store)
+        through = wasmtime.Instance(store, shim, [*natives, exports["memory"]]).exports(store)
         real += [through[f"f{index}"] for index in range(len(functions))]
         run = exports[self.task.export]
         start = time.perf_counter()
@@ -177,7 +179,8 @@ class Callbacks:
             imports.append(f'(import "real" "f{index}" (func $r{index} {signature}))')
             gets = " ".join(f"(local.get {i})" for i in range(len(entry.type.params)))
             functions.append(f'(func (export "f{index}") {signature} (call $r{index} {gets}))')
-        return f'(module (import "guest" "memory" (memory 0)) {" ".join(imports)} (export "memory" (memory 0)) {" ".join(functions)})'
+        memory = '(import "guest" "memory" (memory 0)) (export "memory" (memory 0))'
+        return f"(module {' '.join(imports)} {memory} {' '.join(functions)})"
 
 
 class Recorded:
@@ -192,7 +195,7 @@ class Recorded:
         began = time.perf_counter()
         recording = Recording(self.task.source, Options(out=self.out, invocation=self.task.invocation), embedded=True)
         start = end = began
-        digests = 0.0
+        digests = cpu = 0.0
         with recording.closing():
             guest = recording.link()
             after = recording.session.after_export
@@ -204,16 +207,17 @@ class Recorded:
                 digests += time.perf_counter() - entered
 
             recording.session.after_export = timed
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.thread_time()
             try:
                 guest.call_raw(self.task.export, list(self.task.args))
             finally:
-                end = time.perf_counter()
+                end, cpu = time.perf_counter(), time.thread_time() - cpu
         closed = time.perf_counter()
         assert recording.outcome is not None
         if recording.outcome.exit_code:
             raise SystemExit(f"{self.task.source.name}: {recording.outcome.line}")
-        return Taken(end - start - digests, start - began, digests, closed - end + digests, dict(recording.manifest.totals))
+        facts = dict(recording.manifest.totals)
+        return Taken(end - start - digests, cpu - digests, start - began, digests, closed - end + digests, facts)
 
 
 class Replayed:
@@ -226,22 +230,23 @@ class Replayed:
         began = time.perf_counter()
         replay = Replay(Trace.open(self.out))
         call = replay.machine.call
-        guest = 0.0
+        guest = cpu = 0.0
 
         def timed(*arguments: Any) -> Any:
-            nonlocal guest
-            entered = time.perf_counter()
+            nonlocal guest, cpu
+            entered, spent = time.perf_counter(), time.thread_time()
             try:
                 return call(*arguments)
             finally:
                 guest += time.perf_counter() - entered
+                cpu += time.thread_time() - spent
 
         replay.machine.call = timed  # type: ignore[method-assign]
         verdict = replay.run()
         if verdict.kind != "identical":
             raise SystemExit(f"{self.out}: {verdict.headline()}")
         whole = time.perf_counter() - began
-        return Taken(guest, facts={"whole": whole})
+        return Taken(guest, cpu, facts={"whole": whole})
 
 
 def take_turns(modes: dict[str, Callable[[], Taken]], repetitions: int) -> dict[str, list[dict[str, Any]]]:
@@ -279,7 +284,7 @@ def load(path: Path) -> Source:
 
 
 def import_loop(scratch: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    calls, fewer = spec["calls"], max(spec["calls"] // 25, 1)
+    calls, fewer = spec["calls"], max(spec["calls"] // 50, 1)
     source = load(IMPORT_LOOP)
     taken = side_by_side(Task(source, "run", (calls,)), scratch, spec["repetitions"])
     # Callbacks are so much slower that they get fewer calls, against a native run of as many.

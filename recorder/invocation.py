@@ -139,6 +139,32 @@ def _check_args(call: Call, export: Export) -> None:
     if given != len(export.params):
         wanted = " ".join(export.params) or "none"
         raise UsageError(f"--invoke {call.export} takes {len(export.params)} arguments ({wanted}), {given} given with --arg")
+    position = 0
+    for arg in call.args:
+        if isinstance(arg, str) and arg.startswith("@"):
+            position += 2
+            continue
+        if isinstance(arg, str):
+            values.parse(arg, export.params[position])
+        position += 1
+    kinds = iter(export.params)
+    for arg, kind in zip(call.args, kinds, strict=False):
+        if isinstance(arg, str) and arg.startswith("@"):
+            next(kinds)  # the bytes' length
+        else:
+            _raw_argument(arg, kind)
+
+
+def _raw_argument(arg: Any, kind: str) -> int:
+    """Raw bits of one argument, or a UsageError. Asked before anything runs too: a typing error must not leave a trace behind."""
+    if kind in ("funcref", "externref"):
+        raise UsageError(f"--arg {arg}: a {kind} cannot be given from outside; call the export from Python instead")
+    if isinstance(arg, str):
+        return values.parse(arg, kind)
+    try:
+        return values.to_raw(arg, kind)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"argument {arg!r}: {error}") from None
 
 
 def run_invocation(guest: Guest, invocation: Invocation, shape: Shape) -> list[Any]:
@@ -158,10 +184,8 @@ def _arguments(guest: Guest, call: Call, export: Export, exports: dict[str, Expo
         kind = export.params[len(raw)]
         if isinstance(arg, str) and arg.startswith("@"):
             raw += _bytes_argument(guest, arg, exports)
-        elif isinstance(arg, str):
-            raw.append(values.parse(arg, kind))
         else:
-            raw.append(values.to_raw(arg, kind))
+            raw.append(_raw_argument(arg, kind))
     return raw
 
 

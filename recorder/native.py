@@ -30,8 +30,8 @@ from recorder.invocation import Invocation, check_files, check_invocation, run_i
 from recorder.outcome import STOPS, Limits, Outcome, Stopped, outcome_of
 from recorder.python_host import FuncRef, Guest, HostFunction, Hosts, collect, parse_signature
 from recorder.source import Source
-from recorder.watchdog import GRACE, Watchdog
 from recorder.wasm.module import FuncType
+from recorder.watchdog import GRACE, Watchdog
 from traces._errors import RefusedError
 from traces.layout import StopReason
 
@@ -42,7 +42,7 @@ class NativeOptions:
 
     invocation: Invocation = field(default_factory=Invocation)
     hosts: tuple[Any, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     signals: bool = False
     """Take SIGINT and SIGTERM, and end the process if the guest does not stop (the command line does)."""
 
@@ -187,7 +187,8 @@ class Native:
         params, results = _flattened(function.params), _flattened(function.results)
         python = self.machine.host_function(params, results, halves)
         module = self.engine.compile(bytes(wasmtime.wat2wasm(_vector_shim(function.params, function.results))))
-        shim: wasmtime.Func = self.machine.instantiate(module, [python]).exports(self.machine.store)["f"]
+        shim = self.machine.instantiate(module, [python]).exports(self.machine.store)["f"]
+        assert isinstance(shim, wasmtime.Func)
         return shim
 
     # -- values --------------------------------------------------------------------------------------------------------------
@@ -387,7 +388,9 @@ def _server(module: str, name: str, kind: FuncType, hosts: Hosts) -> HostFunctio
     wanted = f"({' '.join(kind.params)}) -> ({' '.join(kind.results)})"
     have = ", ".join(f"({' '.join(f.params)}) -> ({' '.join(f.results)}) by {f.where}" for f in hosts.named(module, name))
     if have:
-        raise RefusedError(f"the module imports {module}.{name} with type {wanted}, but the host serves {have}; correct its signature")
+        raise RefusedError(
+            f"the module imports {module}.{name} with type {wanted}, but the host serves {have}; correct its signature"
+        )
     raise RefusedError(f"nobody provides import {module}.{name} {wanted}; serve it from Python with --host PKG.MOD:NAME")
 
 
@@ -396,7 +399,8 @@ def _find_provided(module: str, name: str, kind: str, hosts: Hosts) -> Provided:
         if (p.module, p.name, p.kind) == (module, name, kind):
             return p
     raise RefusedError(
-        f"nobody provides the imported {kind} {module}.{name}; give a host with reprise.provide({module!r}, {name!r}, {kind!r}, …)"
+        f"nobody provides the imported {kind} {module}.{name}; "
+        f"give a host with reprise.provide({module!r}, {name!r}, {kind!r}, …)"
     )
 
 
@@ -415,11 +419,7 @@ def _joined(flat: Sequence[Raw], types: Sequence[str]) -> list[Raw]:
 
 
 def _split(raw: Sequence[Raw], types: Sequence[str]) -> list[Raw]:
-    return [
-        half
-        for bits, t in zip(raw, types, strict=True)
-        for half in ((bits & _HALF, bits >> 64) if t == "v128" else (bits,))
-    ]
+    return [half for bits, t in zip(raw, types, strict=True) for half in ((bits & _HALF, bits >> 64) if t == "v128" else (bits,))]
 
 
 def _vector_shim(params: Sequence[str], results: Sequence[str]) -> str:

@@ -90,6 +90,7 @@ def outcome_of(error: BaseException | None) -> Outcome:
         return Outcome(kind, exit_code, message, clock=error.clock)
     if isinstance(error, RecordingError | UsageError | RefusedError):
         raise error
-    if isinstance(error, Exception):
-        return Outcome("trap", 134, f"host raised {type(error).__name__}: {error}")
-    raise error
+    if isinstance(error, KeyboardInterrupt):
+        kind, exit_code, message = STOPS[StopReason.INTERRUPTED]
+        return Outcome(kind, exit_code, message)
+    return Outcome("trap", 134, f"host raised {type(error).__name__}: {error}")

@@ -283,6 +283,8 @@ class Recording:
         except BaseException as raised:
             error = raised
         self._close(error)
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # recorded, and still the caller's
 
     def _close(self, error: BaseException | None) -> None:
         self.session.gate()

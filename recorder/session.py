@@ -20,11 +20,11 @@ from typing import Any
 import wasmtime
 
 from recorder.boundary.engine import Engine
-from recorder.boundary.interposer import Description, Hosted, recording_interposer
+from recorder.boundary.interposer import VECTORS_KEPT, VECTORS_MAX, Description, Hosted, recording_interposer
 from recorder.boundary.linking import Derived, Linked, Shape, Wiring
 from recorder.boundary.memories import HostMemory
 from recorder.boundary.raw import UNREACHABLE, Function, GuestExit, GuestTrap, Machine, Raw
-from recorder.boundary.wasi_p1 import ReceivedConstant, ReceivedVectors, Sent, SentVectors
+from recorder.boundary.wasi_p1 import IOVEC_SIZE, ReceivedConstant, ReceivedVectors, Sent, SentVectors
 from recorder.python_host import CALL_KIND, FuncRef, Guest, HostFunction, Hosts, reference_code
 from recorder.values import from_raw, to_raw
 from traces import layout
@@ -361,6 +361,11 @@ class Session:
     def _unwound(self, error: BaseException) -> None:
         """Writes how the innermost call into the guest ended, when it did not return."""
         writes = self._half_done()
+        if writes:  # in a record of their own: only the payload of a call or a poke may go on in further records
+            self.writer.begin(Kind.POKE)
+            for index, address, data in writes:
+                self.writer.chunk(index, address, data, sent=False)
+            self.writer.commit(Status.COMPLETE)
         if isinstance(error, Stopped):
             clock = NO_CLOCK if error.clock is None else error.clock
             self.writer.begin(Kind.STOP, error.index)
@@ -376,8 +381,6 @@ class Session:
             padded = message.ljust(layout.pad4(len(message)), b"\0")
             self.writer.begin(Kind.TRAP, NO_IMPORT, len(padded) + 64)
             self.writer.raw(_TWO.pack(code, len(message)) + padded)
-        for index, address, data in writes:
-            self.writer.chunk(index, address, data, sent=False)
         self.writer.commit(Status.COMPLETE)
 
     def _half_done(self) -> list[tuple[int, int, bytes]]:
@@ -396,7 +399,7 @@ class Session:
             if isinstance(r, ReceivedConstant):
                 ranges.append((args[r.pointer], self._description.constants[r.size]))
             elif isinstance(r, ReceivedVectors):
-                ranges += _vectors(target, args[r.pointer], args[r.count])
+                ranges += self._vectors(target, args[r.pointer], args[r.count])
             else:
                 ranges.append((args[r.pointer], (1 if r.count is None else args[r.count]) * r.size))
         writes = []
@@ -405,6 +408,15 @@ class Session:
             if length > 0:
                 writes.append((memory.index, address, target.read(address, length)))
         return writes
+
+    def _vectors(self, memory: HostMemory, pointer: int, count: int) -> list[tuple[int, int]]:
+        """The buffers the host was given. It may have written over their list, so that is taken from where it was kept."""
+        if count > VECTORS_MAX:
+            before, self._snapshot = self._snapshot, []
+            changed = _changed(before[self.memories.index(memory)], memory.read(0, memory.size))
+            return [(start, end - start) for start, end in changed]
+        kept = min(count, max(0, memory.size - pointer) // IOVEC_SIZE)
+        return list(_TWO.iter_unpack(self.ring.map[VECTORS_KEPT : VECTORS_KEPT + kept * IOVEC_SIZE]))
 
     def _last_open_call(self) -> tuple[Hosted, list[Raw]] | None:
         """The newest record, if it is an open call of a native import."""
@@ -604,16 +616,6 @@ def _same(value: Raw) -> list[Raw]:
 
 def _pack(types: Sequence[str], values: Sequence[Raw]) -> bytes:
     return b"".join(v.to_bytes(VALUE_SIZE[t], "little") for t, v in zip(types, values, strict=True))
-
-
-def _vectors(memory: HostMemory, pointer: int, count: int) -> list[tuple[int, int]]:
-    ranges = []
-    for i in range(count):
-        at = pointer + 8 * i
-        if at + 8 > memory.size:
-            break
-        ranges.append(_TWO.unpack(memory.read(at, 8)))
-    return ranges
 
 
 _BLOCK = 4096

@@ -204,7 +204,7 @@ class Replay:
             return self._verdict("incomplete", self.cursor.total, reason=reason)
         if self.cursor.total == 0 and not self.moments:
             return self._verdict("unusable", 0, reason="the recording holds nothing that could be compared")
-        if self.cursor.total not in self.states:
+        if self.cursor.total not in self.states and states.take(self.linked):
             return self._verdict("incomplete", self.cursor.total, reason="no digests were taken at the end of the recording")
         return self._verdict("identical", self.cursor.total)
 

@@ -114,9 +114,7 @@ def intruders(loaded: dict[str, str], forbidden: Iterable[str], allowed: Iterabl
     return [
         f"{name} (asked for by {importer or 'the test'})"
         for name, importer in sorted(loaded.items())
-        if is_in(name, forbidden)
-        and not is_in(name, allowed)
-        and not any(is_in(package, [name]) for package in allowed)
+        if is_in(name, forbidden) and not is_in(name, allowed) and not any(is_in(package, [name]) for package in allowed)
     ]
 
 

@@ -1,7 +1,7 @@
 """What the commands of all rooms share: how one is declared, how arguments are cut, how output is written.
 
-Each room's `commands.py` lists its `Command`s; `reprise.py` mounts them. Heavy imports stay inside the functions that run. stdout is
-data, stderr is talk: commands print through `emit*` and `say`, and everything a user must know about is one line.
+Each room's `commands.py` lists its `Command`s; `reprise.py` mounts them. Heavy imports stay inside the functions that run.
+stdout is data, stderr is talk: commands print through `emit*` and `say`, and whatever a user must be told is one line.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ GROUPS: Final = ("Record", "Prove", "Look", "Test")
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are errors like any other: one line, exit code 64."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, usage=usage, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")
@@ -51,7 +52,7 @@ class Command:
     usage: str | None = None
     """Replaces argparse's usage line."""
     ends_at_module: bool = False
-    """Options end at MODULE: the first word that is not an option or its value is `module`, all that follow are `args`, untouched."""
+    """Options end at MODULE: the first word that is neither option nor value is `module`, the rest are `args`, untouched."""
     passes_arguments: bool = False
     """Every word goes to `run` as `args`, options included."""
 
@@ -100,7 +101,15 @@ def split_at_module(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tup
 def say(text: str) -> None:
     """One line for people, on stderr."""
     sys.stdout.flush()
-    print(f"reprise: {text}", file=sys.stderr, flush=True)
+    print(f"reprise: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Text that may come from a guest or a host, on one line and without what would move a terminal's cursor."""
+    return _UNSAFE.sub(lambda match: " " if match.group() in "\n\t" else ascii(match.group())[1:-1], text.strip())
+
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def emit(lines: Iterable[str]) -> None:

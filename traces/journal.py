@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from traces import layout
-from traces._errors import RecordingError, TraceError
+from traces._errors import RecordingError, TraceError, UsageError
 from traces.layout import (
     CHUNK_HEADER,
     CHUNK_LENGTH_MASK,
@@ -43,6 +43,20 @@ from traces.layout import (
 
 SLOT_SIZE = 4 << 20
 SLOTS = 3
+SMALLEST_SLOT = 64 << 10
+"""The largest fixed part of a record, an interposer's longest iovec list beside it, and some room."""
+SLOT_SIZE_VARIABLE = "REPRISE_SLOT_SIZE"
+"""Internal, for tests: bytes per slot, so that a few records fill one."""
+
+
+def chosen_slot_size() -> int:
+    text = os.environ.get(SLOT_SIZE_VARIABLE, "")
+    if not text:
+        return SLOT_SIZE
+    if not text.isdecimal() or not SMALLEST_SLOT <= int(text) <= layout.MAX_WINDOW or int(text) % layout.PAGE:
+        raise UsageError(f"{SLOT_SIZE_VARIABLE}={text}: not a multiple of {layout.PAGE} up to {layout.MAX_WINDOW}; unset it")
+    return int(text)
+
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -58,7 +72,8 @@ LOG_FILE = "log"
 class Ring:
     """The window file, mapped. Used by the recorder's main thread; `sealed`/`freed` hand slots to the appending thread."""
 
-    def __init__(self, path: Path, slots: int = SLOTS, slot_size: int = SLOT_SIZE) -> None:
+    def __init__(self, path: Path, slots: int = SLOTS, slot_size: int | None = None) -> None:
+        slot_size = chosen_slot_size() if slot_size is None else slot_size
         self.path = path
         self.slots = slots
         self.slot_size = slot_size
@@ -373,6 +388,28 @@ def recover_windows(directory: Path) -> Iterator[bytes | memoryview]:
         yield data
 
 
+def missing_windows(directory: Path) -> str:
+    """What `recover_windows` could not give, in words; "" if it gave all there was."""
+    log = directory / LOG_FILE
+    try:
+        kept = log.stat().st_size
+        last = max((generation for generation, _ in _read_log(log)), default=0)
+    except FileNotFoundError:
+        kept = last = 0
+    data = _ring_bytes(directory / WINDOW_FILE)
+    if data is None:
+        return "the journal's window is missing or damaged, and what stood in it is lost" if kept else ""
+    slots: int = _U32.unpack_from(data, layout.RING_SLOTS)[0]
+    newest: int = _U64.unpack_from(data, layout.RING_HEAD)[0] >> 32
+    oldest = min((generation for generation, _ in _ring_slots(data)), default=newest + 1)
+    gap = oldest - last - 1
+    if gap > 0:
+        return f"{gap} of the {newest} windows of the journal's log are missing or damaged, and everything from there on is lost"
+    if newest - last >= slots:
+        return "the journal's window does not fit its log, and what stood in it is lost"
+    return ""
+
+
 def _stored(header: bytes, read: Callable[[int], bytes]) -> tuple[int, memoryview] | None:
     """Generation and records of a slot in the log; None if it is not whole."""
     if len(header) < LOG_HEADER:
@@ -384,8 +421,11 @@ def _stored(header: bytes, read: Callable[[int], bytes]) -> tuple[int, memoryvie
     if len(data) < length or zlib.crc32(data) != checksum:
         return None
     if codec == _PLAIN:
-        return generation, memoryview(data)
-    return generation, memoryview(load_codec().decompress(data, size)).cast("B")
+        return (generation, memoryview(data)) if size == length else None
+    try:
+        return generation, memoryview(load_codec().decompress(data, size)).cast("B")
+    except (OSError, ValueError):  # Arrow's errors are these; the checksum covers the stored bytes, not the header
+        return None
 
 
 def _read_log(path: Path) -> Iterator[tuple[int, memoryview]]:
@@ -398,18 +438,30 @@ def _read_log(path: Path) -> Iterator[tuple[int, memoryview]]:
 
 
 def _read_ring(path: Path) -> list[tuple[int, bytes]]:
+    data = _ring_bytes(path)
+    return [] if data is None else _ring_slots(data)
+
+
+def _ring_bytes(path: Path) -> bytes | None:
+    """The window file, if it is one and of a possible shape."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
         raise TraceError(f"{path}: cannot read the journal ({error.strerror})") from None
     if len(data) < RING_DATA or data[layout.RING_MAGIC : layout.RING_MAGIC + 8] != layout.WINDOW_MAGIC:
-        return []
+        return None
     slots: int = _U32.unpack_from(data, layout.RING_SLOTS)[0]
     slot_size: int = _U32.unpack_from(data, layout.RING_SLOT_SIZE)[0]
-    if not 2 <= slots <= 64 or not 4096 <= slot_size <= layout.MAX_WINDOW or RING_DATA + slots * slot_size > len(data):
-        return []
+    if not 2 <= slots <= 64 or not 4096 <= slot_size <= layout.MAX_WINDOW or slot_size % 4:
+        return None
+    return data if RING_DATA + slots * slot_size <= len(data) else None
+
+
+def _ring_slots(data: bytes) -> list[tuple[int, bytes]]:
+    slots: int = _U32.unpack_from(data, layout.RING_SLOTS)[0]
+    slot_size: int = _U32.unpack_from(data, layout.RING_SLOT_SIZE)[0]
     word: int = _U64.unpack_from(data, layout.RING_HEAD)[0]
     generation, head = word >> 32, word & 0xFFFFFFFF
     found = []
@@ -420,7 +472,7 @@ def _read_ring(path: Path) -> list[tuple[int, bytes]]:
         if sealed >> 32 == older and sealed & 0xFFFFFFFF <= slot_size:
             found.append((older, data[start : start + (sealed & 0xFFFFFFFF)]))
     start = RING_DATA + (generation - 1) % slots * slot_size
-    if generation >= 1 and start <= head <= start + slot_size:
+    if generation >= 1 and start <= head <= start + slot_size and head % 4 == 0:
         found.append((generation, data[start : _end_of_last(data, start, head, start + slot_size)]))
     return found
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traces._errors import RefusedError, TraceError, UsageError
-from traces.journal import recover_windows
+from traces._errors import RecordingError, RefusedError, TraceError, UsageError
+from traces.journal import missing_windows, recover_windows
 from traces.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class Trace:
         if (given / MANIFEST).exists():
             return cls(given, Manifest.read(given / MANIFEST), given, None)
         if (given / JOURNAL).is_dir():
+            _check_dead(given)
             temporary = tempfile.TemporaryDirectory(prefix="reprise-recovered-")
             try:
                 target = Path(temporary.name) / given.name
@@ -171,54 +172,98 @@ def recover(directory: Path) -> Manifest:
         raise UsageError(f"{directory}: is complete; there is nothing to recover")
     if not (directory / JOURNAL).is_dir():
         raise TraceError(f"{directory}: has no {JOURNAL}/; this is not an unfinished trace")
-    lock = os.open(directory / JOURNAL / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{directory}: is still being recorded; stop the recorder first") from None
+        lock = os.open(directory / JOURNAL / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RecordingError(_cannot_recover(directory, error)) from None
+    try:
+        if not _lock(lock, fcntl.LOCK_EX):
+            raise UsageError(f"{directory}: is still being recorded; stop the recorder first")
         return recover_into(directory, directory)
     finally:
         os.close(lock)
 
 
+def _lock(handle: int, kind: int) -> bool:
+    """Whether the lock was free to be taken; kept while `handle` is open."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _check_dead(directory: Path) -> None:
+    """Refuses a trace whose recorder is alive: what is read while it is written may be neither before nor after."""
+    try:
+        lock = os.open(directory / JOURNAL / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # a recorder that lives has its lock file; without one (or on a foreign file system) there is nobody to ask
+    try:
+        if not _lock(lock, fcntl.LOCK_SH):
+            raise TraceError(f"{directory}: is still being recorded (or recovered); stop the recorder first, or wait for it")
+    finally:
+        os.close(lock)
+
+
+def _cannot_recover(directory: Path, error: OSError) -> str:
+    return (
+        f"{directory}: cannot be recovered here ({error.strerror or error}); its journal is as it was: "
+        f"make room or rights, or recover a copy"
+    )
+
+
 def recover_into(source: Path, target: Path) -> Manifest:
     """Builds the tables of an unfinished trace from its journal, into `target` (which may be `source`)."""
+    if not (source / JOURNAL / MANIFEST).exists():
+        raise TraceError(f"{source}: its recorder ended before it began to record; there is nothing to recover, remove it")
+    manifest = Manifest.read(source / JOURNAL / MANIFEST)
+    try:
+        return _rebuild(source, target, manifest)
+    except OSError as error:
+        raise RecordingError(_cannot_recover(source, error)) from None
+    except RecordingError as error:
+        if target == source:
+            raise
+        raise RecordingError(f"{source}: cannot be opened without a temporary copy ({error}), or set TMPDIR") from None
+
+
+def _rebuild(source: Path, target: Path, manifest: Manifest) -> Manifest:
     from traces.tables import EventsWriter
 
-    manifest = Manifest.read(source / JOURNAL / MANIFEST)
     if target != source:
         target.mkdir(mode=0o700, parents=True)
         try:
             shutil.copyfile(source / MODULE, target / MODULE)
         except OSError as error:
-            raise TraceError(f"{source / MODULE}: cannot be read ({error.strerror}); restore it from a copy") from None
+            raise TraceError(f"{source / MODULE}: cannot be copied ({error.strerror}); restore it, or make room") from None
     (target / EVENTS).with_name(EVENTS + ".partial").unlink(missing_ok=True)  # of the recorder that died
     for leftover in TABLES:
         (target / leftover).unlink(missing_ok=True)
-    writer = EventsWriter(target / EVENTS, manifest.imports, manifest.exports)
-    windows = total = dropped = 0
-    for window in recover_windows(source / JOURNAL):
-        usable = writer.columniser.scan(window)
-        if usable:
-            writer.write_window(window[:usable])
-            windows += 1
-            total += usable
-        if usable < len(window):
-            dropped = len(window) - usable
-            break
-    rows = writer.rows
-    writer.close()
-    manifest.outcome = _unfinished_outcome(manifest, dropped)
-    manifest.totals = {"records": rows, "windows": windows, "bytes": total}
+    windows = total = 0
+    lost = ""
+    with EventsWriter(target / EVENTS, manifest.imports, manifest.exports) as writer:
+        for window in recover_windows(source / JOURNAL):
+            usable = writer.scan(window)
+            if usable:
+                writer.write_window(window[:usable])
+                windows += 1
+                total += usable
+            if usable < len(window):
+                lost = f"{len(window) - usable} bytes behind the last whole record made no sense and were dropped"
+                break
+        else:
+            lost = missing_windows(source / JOURNAL)
+    manifest.outcome = _unfinished_outcome(lost)
+    manifest.totals = {"records": writer.rows, "windows": windows, "bytes": total}
     finish(target, manifest, [])
     return manifest
 
 
-def _unfinished_outcome(manifest: Manifest, dropped: int) -> dict[str, Any]:
+def _unfinished_outcome(lost: str) -> dict[str, Any]:
     message = "the recorder did not finish; recovered from its journal"
-    if dropped:
-        message += f"; {dropped} bytes behind the last whole record made no sense and were dropped"
+    if lost:
+        message += f"; {lost}"
     unknown = {"exit_code": None, "code": None, "clock": None, "inside": None}
     return {"kind": "killed", "message": message, **unknown, "complete": False}
 

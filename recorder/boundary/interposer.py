@@ -49,10 +49,12 @@ from traces.layout import (
 )
 
 VECTORS_MAX = 512
-"""Longest iovec list the interposer follows itself; a call with more is observed by comparing all of memory."""
+"""Longest iovec list the interposer follows itself. What a call with more received is found by comparing all of memory; of what
+it sent, that many buffers with something in them are taken (the engine writes the first of those only)."""
 
 _VECTORS_ROOM = VECTORS_MAX * wasi_p1.IOVEC_SIZE + CHUNK_HEADER
-_VECTORS_KEPT = RING_SCRATCH + 16384
+VECTORS_KEPT = RING_SCRATCH + 16384
+"""Where in the window a list of buffers to be filled is kept while the host runs."""
 
 PARTIAL_ERRNOS = (21, 25, 28, 37, 61, 68)
 """fault, ilseq, inval, nametoolong, overflow, range: errors a host may find after it has written part of its answer."""
@@ -320,11 +322,14 @@ def _record_helpers(memory: _Memory) -> str:
     (local.set $length (i32.sub (local.get $length) (local.get $piece)))
     (br $more))))
 (func $sent_vectors (param $vectors i32) (param $count i32)
-  (local $address i32)
+  (local $address i32) (local $left i32)
   (local.set $address (local.get $vectors))
+  (local.set $left (i32.const {VECTORS_MAX}))
   (block $done (loop $next
-    (br_if $done (i32.eqz (local.get $count)))
+    (br_if $done (i32.or (i32.eqz (local.get $count)) (i32.eqz (local.get $left))))
     (br_if $done (i64.gt_u (i64.add (i64.extend_i32_u (local.get $address)) (i64.const 8)) {memory.size}))
+    (local.set $left (i32.sub (local.get $left)
+      (i32.ne (i32.load $guest offset=4 {memory.at("(local.get $address)")}) (i32.const 0))))
     (call $put (i32.load $guest {memory.at("(local.get $address)")})
       (i64.extend_i32_u (i32.load $guest offset=4 {memory.at("(local.get $address)")}))
       (i32.const {_signed(CHUNK_SENT | memory.flags)}))
@@ -334,7 +339,7 @@ def _record_helpers(memory: _Memory) -> str:
 (func $keep_vectors (param $vectors i32) (param $count i32) (result i32)
   ;; copies the list out of the guest's reach and out of the slots' (a long answer may go through all of them); returns its end
   (local $to i32)
-  (local.set $to (i32.const {_VECTORS_KEPT}))
+  (local.set $to (i32.const {VECTORS_KEPT}))
   (block $done (loop $next
     (br_if $done (i32.eqz (local.get $count)))
     (br_if $done (i64.gt_u (i64.add (i64.extend_i32_u (local.get $vectors)) (i64.const 8)) {memory.size}))
@@ -346,7 +351,7 @@ def _record_helpers(memory: _Memory) -> str:
   (local.get $to))
 (func $received_vectors (param $end i32) (param $left i64)
   (local $length i64) (local $list i32)
-  (local.set $list (i32.const {_VECTORS_KEPT}))
+  (local.set $list (i32.const {VECTORS_KEPT}))
   (block $done (loop $next
     (br_if $done (i32.ge_u (local.get $list) (local.get $end)))
     (br_if $done (i64.eqz (local.get $left)))
@@ -481,11 +486,11 @@ def _record_ranges(h: Hosted, f: Function, memory: _Memory, d: Description) -> s
     for sent in f.sent:
         parts.append(_sent(sent, memory))
     parts += ["(call $write_down)", _sync(f, d)]
-    if vectors is not None:
+    if isinstance(vectors, ReceivedVectors):
         parts.append(f"(if (local.get $observe) (then (call $observe (i32.const {h.index}))))")
     parts.append(_call_real(h))
     answers = "\n    ".join(_received(r, memory, d) for r in f.received)
-    if vectors is not None:
+    if isinstance(vectors, ReceivedVectors):
         done = f"(call $observed (i32.const {h.index}) (local.get $p) (local.get $errno)) {_return(h)}"
         parts.append(f"(if (local.get $observe) (then {done}))")
     parts.append(answers)
@@ -517,9 +522,12 @@ def _return(h: Hosted) -> str:
 
 def _vectors_before(v: SentVectors | ReceivedVectors, memory: _Memory) -> str:
     """The list of buffers itself, taken before the call, since the host may write over it."""
-    keep = ""
-    if isinstance(v, ReceivedVectors):
-        keep = f"(local.set $list (call $keep_vectors (local.get {v.pointer}) (local.get {v.count})))"
+    if isinstance(v, SentVectors):
+        limit = f"(i32.const {VECTORS_MAX})"
+        count = f"(select {limit} (local.get {v.count}) (i32.gt_u (local.get {v.count}) {limit}))"
+        return f"""(call $put (local.get {v.pointer}) (i64.shl (i64.extend_i32_u {count}) (i64.const 3))
+        (i32.const {_signed(CHUNK_SENT | memory.flags)}))"""
+    keep = f"(local.set $list (call $keep_vectors (local.get {v.pointer}) (local.get {v.count})))"
     return f"""(if (i32.gt_u (local.get {v.count}) (i32.const {VECTORS_MAX}))
     (then (local.set $observe (i32.const 1)))
     (else
@@ -530,7 +538,7 @@ def _vectors_before(v: SentVectors | ReceivedVectors, memory: _Memory) -> str:
 
 def _sent(r: Sent | SentVectors, memory: _Memory) -> str:
     if isinstance(r, SentVectors):
-        return f"(if (i32.eqz (local.get $observe)) (then (call $sent_vectors (local.get {r.pointer}) (local.get {r.count}))))"
+        return f"(call $sent_vectors (local.get {r.pointer}) (local.get {r.count}))"
     return f"(call $put (local.get {r.pointer}) {_length(r.count, r.size)} (i32.const {_signed(CHUNK_SENT | memory.flags)}))"
 
 

@@ -57,8 +57,9 @@ def take(linked: Linked) -> list[State]:
 
 
 def _page(page: memoryview) -> bytes:
-    # Untouched pages are common, and comparing is faster than hashing.
-    return _ZERO_DIGEST if page == _ZERO_PAGE else hashlib.sha256(page).digest()
+    # Untouched pages are common, and comparing is faster than hashing, provided it is bytes that are compared: between a
+    # memoryview and bytes Python compares item by item.
+    return _ZERO_DIGEST if bytes(page) == _ZERO_PAGE else hashlib.sha256(page).digest()
 
 
 def _table(linked: Linked, index: int) -> tuple[int, bytes]:

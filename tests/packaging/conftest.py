@@ -33,9 +33,7 @@ class Environment:
 
     def run(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run this environment's Python in `cwd`, which `-m` puts first on the import path."""
-        return subprocess.run(
-            [str(self.python), *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-        )
+        return subprocess.run([str(self.python), *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
 
     def _pip(self, *arguments: str) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(self.python)]

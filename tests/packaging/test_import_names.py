@@ -115,9 +115,7 @@ def test_a_file_of_the_user_that_hides_a_room_is_named(
     assert_refused(done, project / Path(shadow).parts[0])
 
 
-def test_a_directory_of_data_with_a_rooms_name_hides_nothing(
-    environment: Environment, wheel: Path, tmp_path: Path
-) -> None:
+def test_a_directory_of_data_with_a_rooms_name_hides_nothing(environment: Environment, wheel: Path, tmp_path: Path) -> None:
     environment.install(wheel)
     (tmp_path / "project" / "traces").mkdir(parents=True)
 

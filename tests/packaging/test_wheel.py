@@ -59,17 +59,13 @@ def test_package_data_is_in_it(names: set[str]) -> None:
 
 def test_the_rooms_hold_only_code_and_known_kinds_of_data() -> None:
     strangers = {
-        name
-        for name in files_of_the_rooms()
-        if Path(name).suffix not in PACKAGE_DATA | {".py"} and Path(name).name != "py.typed"
+        name for name in files_of_the_rooms() if Path(name).suffix not in PACKAGE_DATA | {".py"} and Path(name).name != "py.typed"
     }
 
     assert strangers == set()
 
 
-def test_the_metadata_names_the_command_the_licence_and_the_extras(
-    wheel: Path, metadata: email.message.Message
-) -> None:
+def test_the_metadata_names_the_command_the_licence_and_the_extras(wheel: Path, metadata: email.message.Message) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read("reprise_wasm-0.1.0.dist-info/entry_points.txt").decode()
 

@@ -219,7 +219,7 @@ def test_spans_of_hosted_calls(events: Path, tmp_path: Path) -> None:
     ]
     assert (spans[2]["start_ns"], spans[2]["duration_ns"]) == (5_000_000, 4_000_000)
     assert spans[1]["attributes"] == '{"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "host.tool"}'
-    write_spans(tmp_path / "spans.parquet", events, Manifest(outcome={"kind": "returned"}))
+    write_spans(tmp_path / "spans.parquet", events, Manifest(imports=list(IMPORTS), outcome={"kind": "returned"}))
     assert read_spans(tmp_path / "spans.parquet").to_pylist() == spans
 
 
