@@ -109,6 +109,12 @@ class Cursor:
         self._put(layout.RING_LIMIT, RING_DATA)
         self.head = RING_DATA
 
+    def close(self) -> None:
+        """Gives up the file and its reading threads. Left to the garbage collector, these could be joined at a moment at which
+        the collecting thread holds a lock of theirs."""
+        self._windows.close()
+        self.reader.close()
+
     @cached_property
     def window_size(self) -> int:
         # A page more than the records: the interposer may load a fixed part before it knows that the record is cut short.

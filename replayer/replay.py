@@ -142,6 +142,8 @@ class Replay:
             return self._verdict("incomplete", self.cursor.total, reason=self._short())
         except IndexError as error:
             raise TraceError(f"event {self.cursor.seq()}: {error}; the trace is damaged, restore it from a copy") from None
+        finally:
+            self.cursor.close()
 
     def _verdict(self, kind: str, events: int, reason: str = "", difference: Difference | None = None) -> Verdict:
         compared: dict[str, Any] = {"moments": self.moments}

@@ -379,13 +379,13 @@ def recover_windows(directory: Path) -> Iterator[bytes | memoryview]:
                 return
             last = generation
             yield data
-    for generation, data in _read_ring(directory / WINDOW_FILE):
+    for generation, records in _read_ring(directory / WINDOW_FILE):
         if generation <= last:
             continue
         if generation != last + 1:
             return
         last = generation
-        yield data
+        yield records
 
 
 def missing_windows(directory: Path) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -426,7 +426,7 @@ class EventsReader:
             view = memoryview(data if data is not None else b"").cast("B")[: offsets[rows]]
             return Window(self._first[index], rows, view, offsets, data.address if data is not None else 0)
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Generator[Window, None, None]:
         """The records window by window; the next ones are decoded while the caller works on this one.
 
         Decoding a record takes three times as long as replaying it, so two threads do it, each with a file of its own:
