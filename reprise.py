@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recorder.api import Ran, Recorded, record, recording, run
     from recorder.boundary.raw import GuestExit, GuestTrap
+    from recorder.outcome import Outcome, Stopped
     from recorder.python_host import FuncRef, Guest, HostTrap, host, provide
-    from recorder.recording import Outcome
-    from recorder.session import Stopped
     from recorder.values import Bits, Float
     from replayer.api import replay, verify
     from replayer.verdict import Verdict
@@ -54,8 +53,8 @@ _HOMES = {
     "HostTrap": "recorder.python_host",
     "Bits": "recorder.values",
     "Float": "recorder.values",
-    "Outcome": "recorder.recording",
-    "Stopped": "recorder.session",
+    "Outcome": "recorder.outcome",
+    "Stopped": "recorder.outcome",
     "GuestExit": "recorder.boundary.raw",
     "GuestTrap": "recorder.boundary.raw",
     "RepriseError": "traces._errors",

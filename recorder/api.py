@@ -24,10 +24,9 @@ from traces._errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from recorder.boundary.linking import Shape
-    from recorder.outcome import Limits as NativeLimits
-    from recorder.outcome import Outcome as NativeOutcome
+    from recorder.outcome import Limits, Outcome
     from recorder.python_host import Guest
-    from recorder.recording import Limits, Options, Outcome
+    from recorder.recording import Options
     from traces.tracedir import Trace
 
 Module = str | os.PathLike[str] | bytes
@@ -83,7 +82,7 @@ class Recorded:
 class Ran:
     """A run that was not recorded."""
 
-    outcome: NativeOutcome
+    outcome: Outcome
     calls: tuple[Result, ...]
 
     @property
@@ -238,10 +237,10 @@ def run(
     source = source_of(module)
     with _stdin(stdin) as file:
         invocation = invocation_of(source, args, env, dirs, file, invoke)
-        return follow_native(source, invocation, tuple(hosts), native_limits(fuel, timeout, max_memory), signals=False)
+        return follow_native(source, invocation, tuple(hosts), limits(fuel, timeout, max_memory), signals=False)
 
 
-def follow_native(source: Source, invocation: Invocation, hosts: tuple[Any, ...], limits: NativeLimits, signals: bool) -> Ran:
+def follow_native(source: Source, invocation: Invocation, hosts: tuple[Any, ...], limits: Limits, signals: bool) -> Ran:
     """Runs the invocation without recording it."""
     from recorder.native import Native, NativeOptions
 
@@ -294,13 +293,6 @@ def invocation_of(
 
 
 def limits(fuel: int | None, timeout: float | None, max_memory: int | None) -> Limits:
-    from recorder.recording import DEFAULT_MEMORY_LIMIT, Limits
-
-    _check_limits(fuel, timeout, max_memory)
-    return Limits(fuel, timeout, DEFAULT_MEMORY_LIMIT if max_memory is None else max_memory)
-
-
-def native_limits(fuel: int | None, timeout: float | None, max_memory: int | None) -> NativeLimits:
     from recorder.outcome import DEFAULT_MEMORY_LIMIT, Limits
 
     _check_limits(fuel, timeout, max_memory)

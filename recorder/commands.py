@@ -121,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
     from recorder import api
 
     source = api.source_of(args.module)
-    limits = api.native_limits(args.fuel, args.timeout, args.max_memory)
+    limits = api.limits(args.fuel, args.timeout, args.max_memory)
     ran = api.follow_native(source, _invocation(source, args), _hosts(args.host), limits, signals=True)
     _say_results(ran.calls)
     if ran.outcome.kind not in ("returned", "exit"):

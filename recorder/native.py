@@ -21,18 +21,16 @@ import wasmtime
 
 from recorder import values
 from recorder.boundary.engine import Engine, Profile
-from recorder.boundary.linking import Derived, Linked, Provided, Shape, derive
+from recorder.boundary.linking import Derived, Linked, Shape, derive
 from recorder.boundary.memories import HostMemory
 from recorder.boundary.raw import UNREACHABLE, Function, GuestTrap, Machine, Raw
 from recorder.boundary.wasi_p1 import MODULE as WASI_MODULE
-from recorder.boundary.wasi_p1 import TABLE as WASI_TABLE
 from recorder.invocation import Invocation, check_files, check_invocation, run_invocation
 from recorder.outcome import STOPS, Limits, Outcome, Stopped, outcome_of
-from recorder.python_host import FuncRef, Guest, HostFunction, Hosts, collect, parse_signature
+from recorder.python_host import FuncRef, Guest, HostFunction, collect, parse_signature
+from recorder.serving import provide, serve
 from recorder.source import Source
-from recorder.wasm.module import FuncType
 from recorder.watchdog import GRACE, Watchdog
-from traces._errors import RefusedError
 from traces.layout import StopReason
 
 
@@ -85,8 +83,8 @@ class Native:
             check_invocation(self.shape, options.invocation)
             check_files(options.invocation.calls)
         self.hosts = collect(options.hosts)
-        self._served = [_server(i.module, i.name, _type(i.type), self.hosts) for i in self.shape.function_imports]
-        self._provided = [_find_provided(i.module, i.name, i.kind, self.hosts) for i in self.shape.other_imports]
+        self._served = [function for _, _, function in serve(self.shape, self.hosts)]
+        self._provided = provide(self.shape, self.hosts)
         self.engine = Engine(Profile())
         self.machine = Machine(self.engine.engine)
         self.linked = NativeLinked(self.engine, self.machine, self.shape, self._derive())
@@ -370,38 +368,6 @@ class NativeGuest:
 
     def call_raw(self, export: str, raw: Sequence[Raw]) -> list[Raw]:
         return self._native.call(self._live().exported(self._target(export)), raw)
-
-
-def _type(kind: Any) -> FuncType:
-    assert isinstance(kind, FuncType)
-    return kind
-
-
-def _server(module: str, name: str, kind: FuncType, hosts: Hosts) -> HostFunction | None:
-    """The Python host of an import, or None for native WASI; refuses one that nobody serves."""
-    function = hosts.find(module, name, kind.params, kind.results)
-    if function is not None:
-        return function
-    wasi = WASI_TABLE.get(name) if module == WASI_MODULE else None
-    if wasi is not None and (wasi.params, wasi.results) == (kind.params, kind.results):
-        return None
-    wanted = f"({' '.join(kind.params)}) -> ({' '.join(kind.results)})"
-    have = ", ".join(f"({' '.join(f.params)}) -> ({' '.join(f.results)}) by {f.where}" for f in hosts.named(module, name))
-    if have:
-        raise RefusedError(
-            f"the module imports {module}.{name} with type {wanted}, but the host serves {have}; correct its signature"
-        )
-    raise RefusedError(f"nobody provides import {module}.{name} {wanted}; serve it from Python with --host PKG.MOD:NAME")
-
-
-def _find_provided(module: str, name: str, kind: str, hosts: Hosts) -> Provided:
-    for p in hosts.provided:
-        if (p.module, p.name, p.kind) == (module, name, kind):
-            return p
-    raise RefusedError(
-        f"nobody provides the imported {kind} {module}.{name}; "
-        f"give a host with reprise.provide({module!r}, {name!r}, {kind!r}, …)"
-    )
 
 
 # -- v128 ----------------------------------------------------------------------------------------------------------------

@@ -25,42 +25,23 @@ import wasmtime
 from recorder.archive import Archiver
 from recorder.boundary import states
 from recorder.boundary.engine import Engine, Profile, engine_version
-from recorder.boundary.interposer import Description, Hosted
+from recorder.boundary.interposer import Description
 from recorder.boundary.linking import Derived, Provided, Shape, compile_guest, derive
-from recorder.boundary.raw import STACK_OVERFLOW, GuestExit, GuestTrap
 from recorder.boundary.wasi_p1 import MODULE as WASI_MODULE
-from recorder.boundary.wasi_p1 import TABLE as WASI_TABLE
 from recorder.invocation import Invocation, check_files, check_invocation, run_invocation
-from recorder.python_host import Guest, HostFunction, Hosts, collect
-from recorder.session import Clock, Session, Stopped
+from recorder.outcome import STOPS, Limits, Outcome, outcome_of
+from recorder.python_host import Guest, collect
+from recorder.serving import provide, serve
+from recorder.session import Clock, Session
 from recorder.source import Source
-from recorder.wasm.module import FuncType
 from recorder.watchdog import GRACE, Watchdog
-from traces._errors import RecordingError, RefusedError, UsageError
+from traces._errors import RecordingError, RefusedError
 from traces.journal import WINDOW_FILE, Ring, disk_error
 from traces.layout import StopReason
-from traces.manifest import Import, Manifest
+from traces.manifest import Manifest
 from traces.tracedir import JOURNAL, begin, finish
 
-DEFAULT_MEMORY_LIMIT = 4 << 30
-DEFAULT_TABLE_LIMIT = 10_000_000
 PRODUCER = "reprise-wasm"
-
-
-@dataclass(frozen=True)
-class Limits:
-    fuel: int | None = None
-    """Instructions the guest may begin; None is no limit. Any value runs the metered form."""
-    timeout: float | None = None
-    """Seconds; None is no limit. Any value runs the metered form."""
-    max_memory: int = DEFAULT_MEMORY_LIMIT
-    """Bytes each linear memory may reach; growth fails beyond."""
-    max_table: int = DEFAULT_TABLE_LIMIT
-    """Elements each table may reach."""
-
-    @property
-    def metered(self) -> bool:
-        return self.fuel is not None or self.timeout is not None
 
 
 @dataclass(frozen=True)
@@ -74,68 +55,12 @@ class Options:
     """Host objects, in the sense of `recorder.python_host.collect`."""
     host_names: tuple[str, ...] = ()
     """How the hosts were named on the command line, for the manifest."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     notes: dict[str, str] = field(default_factory=dict)
     durable: bool = False
     command_line: tuple[str, ...] = ()
     signals: bool = False
     """Take SIGINT and SIGTERM, and end the process if the guest does not stop (the command line does)."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    kind: str
-    """returned, exit, trap, stack, fuel, timeout, interrupted, terminated"""
-    exit_code: int
-    """Of `reprise record` and `reprise run`."""
-    message: str = ""
-    code: int | None = None
-    """Trap code or the guest's exit code."""
-    clock: int | None = None
-    """Instructions begun, if metered."""
-    inside: str | None = None
-    """The import that did not return, if the process was ended inside one."""
-
-    @property
-    def line(self) -> str:
-        """One line for people."""
-        if self.kind == "returned":
-            return "returned"
-        if self.kind == "exit":
-            return f"exit {self.code}"
-        where = f" inside {self.inside}" if self.inside else ""
-        at = f" at instruction {self.clock:,}" if self.clock is not None else ""
-        text = f": {self.message}" if self.message else ""
-        return f"{self.kind}{where}{at}{text}"
-
-
-_STOPS = {
-    StopReason.FUEL: ("fuel", 134, "the fuel is used up"),
-    StopReason.TIMEOUT: ("timeout", 124, "the time limit was reached"),
-    StopReason.INTERRUPTED: ("interrupted", 130, "interrupted"),
-    StopReason.TERMINATED: ("terminated", 143, "terminated"),
-}
-
-
-def outcome_of(error: BaseException | None) -> Outcome:
-    """The outcome a run that ended with `error` (None: it returned) is recorded with. Anything else is raised again."""
-    if error is None:
-        return Outcome("returned", 0)
-    if isinstance(error, GuestExit):
-        return Outcome("exit", error.code if 0 <= error.code <= 125 else 125, code=error.code)
-    if isinstance(error, GuestTrap):
-        kind = "stack" if error.code == STACK_OVERFLOW else "trap"
-        return Outcome(kind, 134, error.message, code=error.code)
-    if isinstance(error, Stopped):
-        kind, exit_code, message = _STOPS[error.reason]
-        return Outcome(kind, exit_code, message, clock=error.clock)
-    if isinstance(error, RecordingError | UsageError | RefusedError):
-        raise error
-    if isinstance(error, Exception):
-        return Outcome("trap", 134, f"host raised {type(error).__name__}: {error}")
-    raise error
 
 
 class Recording:
@@ -226,7 +151,11 @@ class Recording:
         try:
             self.ring = Ring(self.directory / JOURNAL / WINDOW_FILE)
         except OSError as error:
-            raise RecordingError(f"cannot start recording: {disk_error(error, self.directory)}") from None
+            reason = error.strerror or error
+            raise RecordingError(
+                f"{self.directory}: cannot start recording, the journal's window cannot be made ({reason}); "
+                "make room, or choose another place with -o"
+            ) from None
         self.archiver = Archiver(self.ring, self.directory, self.manifest, options.durable)
         self.session = Session(self.engine, self.shape, derived, self.hosts, self.ring, self.clock)
         self.session.failure = lambda: self.archiver.failure
@@ -299,8 +228,8 @@ class Recording:
         except BaseException:
             self._abandon()
             raise
-        if self.session.linked.memories or error is None:
-            self._take_states()
+        self.session.frames[0].alive = False
+        self._take_states()
         self._finish(self.outcome)
 
     def _abandon(self) -> None:
@@ -320,7 +249,7 @@ class Recording:
         """The guest did not stop: close the trace under it and end the process (the watchdog's thread)."""
         self._seized = True
         self.session.seize()
-        kind, exit_code, message = _STOPS[reason]
+        kind, exit_code, message = STOPS[reason]
         open_call = self.session.newest_open_call()
         inside = self.manifest.imports[open_call].qualified if open_call is not None else None
         outcome = Outcome(kind, exit_code, message, inside=inside)
@@ -380,52 +309,6 @@ class Recording:
         finally:
             os.close(self._lock)
         self.ring.close()
-
-
-def serve(shape: Shape, hosts: Hosts) -> list[tuple[Import, Hosted, HostFunction | None]]:
-    """Who serves each function import; refuses, by name, one that nobody serves."""
-    served: list[tuple[Import, Hosted, HostFunction | None]] = []
-    for index, i in enumerate(shape.function_imports):
-        assert isinstance(i.type, FuncType)
-        params, results = i.type.params, i.type.results
-        function = hosts.find(i.module, i.name, params, results)
-        wasi = WASI_TABLE.get(i.name) if i.module == WASI_MODULE else None
-        if function is not None:
-            entry = Import(i.module, i.name, params, results, "python")
-            served.append((entry, Hosted(index, params, results, None), function))
-        elif wasi is not None and (wasi.params, wasi.results) == (params, results):
-            entry = Import(i.module, i.name, params, results, "wasi", wasi.names, wasi.detail, errno=bool(results))
-            served.append((entry, Hosted(index, params, results, wasi), None))
-        else:
-            raise RefusedError(_nobody(i.module, i.name, params, results, hosts, wasi is not None))
-    return served
-
-
-def _nobody(module: str, name: str, params: tuple[str, ...], results: tuple[str, ...], hosts: Hosts, wasi: bool) -> str:
-    wanted = f"({' '.join(params)}) -> ({' '.join(results)})"
-    others = hosts.named(module, name)
-    if others:
-        have = ", ".join(f"({' '.join(f.params)}) -> ({' '.join(f.results)}) by {f.where}" for f in others)
-        return f"the module imports {module}.{name} with type {wanted}, but the host serves {have}; correct the host's signature"
-    if wasi:
-        return f"the module imports {module}.{name} with type {wanted}, which is not its WASI type; serve it with --host"
-    if module == "wasi_unstable":
-        return f"the module imports {module}.{name}: this is WASI's first snapshot; rebuild it for wasi_snapshot_preview1"
-    return f"nobody provides import {module}.{name} {wanted}; serve it from Python with --host PKG.MOD:NAME"
-
-
-def provide(shape: Shape, hosts: Hosts) -> list[Provided]:
-    """What is made for each imported memory, global and table; refuses one that nobody provides."""
-    provided = []
-    for i in shape.other_imports:
-        found = next((p for p in hosts.provided if (p.module, p.name, p.kind) == (i.module, i.name, i.kind)), None)
-        if found is None:
-            raise RefusedError(
-                f"nobody provides the imported {i.kind} {i.module}.{i.name}; "
-                f"give a host with reprise.provide({i.module!r}, {i.name!r}, {i.kind!r}, …)"
-            )
-        provided.append(found)
-    return provided
 
 
 def default_output(stem: str) -> Path:

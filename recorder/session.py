@@ -25,6 +25,7 @@ from recorder.boundary.linking import Derived, Linked, Shape, Wiring
 from recorder.boundary.memories import HostMemory
 from recorder.boundary.raw import UNREACHABLE, Function, GuestExit, GuestTrap, Machine, Raw
 from recorder.boundary.wasi_p1 import IOVEC_SIZE, ReceivedConstant, ReceivedVectors, Sent, SentVectors
+from recorder.outcome import Stopped
 from recorder.python_host import CALL_KIND, FuncRef, Guest, HostFunction, Hosts, reference_code
 from recorder.values import from_raw, to_raw
 from traces import layout
@@ -53,16 +54,6 @@ HOST_TRAP = 0xFFFFFFFF
 
 _TWO = struct.Struct("<II")
 _QUADS = struct.Struct("<QQ")
-
-
-class Stopped(BaseException):
-    """The run was stopped from outside or ran into a limit. Not an Exception: hosts must not swallow it."""
-
-    def __init__(self, reason: StopReason, clock: int | None, index: int = NO_IMPORT) -> None:
-        super().__init__(reason.name.lower())
-        self.reason = reason
-        self.clock = clock
-        self.index = index
 
 
 class Frame:

@@ -26,8 +26,9 @@ import recorder.recording
 from recorder.boundary.linking import Linked
 from recorder.boundary.raw import GuestExit, GuestTrap
 from recorder.invocation import Invocation
+from recorder.outcome import Limits, Outcome
 from recorder.python_host import Guest
-from recorder.recording import Limits, Options, Outcome, Recording
+from recorder.recording import Options, Recording
 from recorder.source import Source
 from replayer.cursor import Cursor, Record
 from replayer.replay import Replay
@@ -354,6 +355,10 @@ def same_state(replay: Replayed, recorded: Recorded) -> None:
     assert replay.globals == recorded.globals
 
 
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def first_difference(a: bytes, b: bytes) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
@@ -479,6 +484,7 @@ __all__ = [
     "replayed_slowly",
     "same_state",
     "seal",
+    "sha256",
     "slots_of",
     "unused",
     "verdict_of",

@@ -376,7 +376,7 @@ def recover_windows(directory: Path) -> Iterator[bytes | memoryview]:
     if log.exists():
         for generation, data in _read_log(log):
             if generation != last + 1:
-                return
+                break  # garbage that looks like an entry: the ring may still hold what comes next
             last = generation
             yield data
     for generation, records in _read_ring(directory / WINDOW_FILE):
@@ -391,22 +391,22 @@ def recover_windows(directory: Path) -> Iterator[bytes | memoryview]:
 def missing_windows(directory: Path) -> str:
     """What `recover_windows` could not give, in words; "" if it gave all there was."""
     log = directory / LOG_FILE
-    try:
-        kept = log.stat().st_size
-        last = max((generation for generation, _ in _read_log(log)), default=0)
-    except FileNotFoundError:
-        kept = last = 0
+    kept = log.exists() and log.stat().st_size
+    last = 0
+    for generation, _ in _read_log(log) if kept else ():
+        if generation != last + 1:
+            break
+        last = generation
     data = _ring_bytes(directory / WINDOW_FILE)
     if data is None:
         return "the journal's window is missing or damaged, and what stood in it is lost" if kept else ""
-    slots: int = _U32.unpack_from(data, layout.RING_SLOTS)[0]
     newest: int = _U64.unpack_from(data, layout.RING_HEAD)[0] >> 32
-    oldest = min((generation for generation, _ in _ring_slots(data)), default=newest + 1)
-    gap = oldest - last - 1
+    held = {generation for generation, _ in _ring_slots(data)}
+    if newest < last or newest not in held:
+        return "the journal's window is damaged, or is not that of its log, and what stood in it is lost"
+    gap = min(generation for generation in held if set(range(generation, newest)) <= held) - last - 1
     if gap > 0:
         return f"{gap} of the {newest} windows of the journal's log are missing or damaged, and everything from there on is lost"
-    if newest - last >= slots:
-        return "the journal's window does not fit its log, and what stood in it is lost"
     return ""
 
 
@@ -488,10 +488,11 @@ def _end_of_last(data: bytes, start: int, head: int, limit: int) -> int:
     return position
 
 
-def disk_error(error: OSError, path: Path) -> RecordingError:
-    """What to tell the user when the journal cannot be written."""
-    what = "no space left on the device" if error.errno == errno.ENOSPC else error.strerror or str(error)
+def disk_error(error: OSError, trace: Path) -> RecordingError:
+    """What to tell the user when the recording of `trace` cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "no space left on the device" if full else error.strerror or str(error)
     return RecordingError(
-        f"recording failed: {path}: {what}; the guest was stopped before its next effect; "
-        f"make room, then `reprise recover {path.parent}` keeps what was recorded"
+        f"recording failed: {trace}: {what}; the guest was stopped before its next effect; "
+        f"{'make room, then ' if full else ''}`reprise recover {trace}` keeps what was recorded"
     )

@@ -165,7 +165,10 @@ class _Sink:
             yield
         except OSError as error:
             reason = (error.strerror or str(error)).splitlines()[0]
-            raise RecordingError(f"{self.partial}: cannot be written ({reason}); make room and record again") from None
+            raise RecordingError(
+                f"{self.partial}: cannot be written ({reason}); "
+                f"make room, then `reprise recover {self.path.parent}` keeps what was recorded"
+            ) from None
 
     def finish(self, sync: bool) -> None:
         with self.writing():

@@ -237,9 +237,9 @@ def _rebuild(source: Path, target: Path, manifest: Manifest) -> Manifest:
             shutil.copyfile(source / MODULE, target / MODULE)
         except OSError as error:
             raise TraceError(f"{source / MODULE}: cannot be copied ({error.strerror}); restore it, or make room") from None
-    (target / EVENTS).with_name(EVENTS + ".partial").unlink(missing_ok=True)  # of the recorder that died
-    for leftover in TABLES:
-        (target / leftover).unlink(missing_ok=True)
+    for name in TABLES:  # of the recorder that died, or of a recovery that did
+        (target / name).unlink(missing_ok=True)
+        (target / f"{name}.partial").unlink(missing_ok=True)
     windows = total = 0
     lost = ""
     with EventsWriter(target / EVENTS, manifest.imports, manifest.exports) as writer:

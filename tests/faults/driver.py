@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT))
 import recorder.recording
 from recorder.invocation import Call, Invocation, Preopen
 from recorder.python_host import Guest, host
-from recorder.recording import Limits, Options, Recording
+from recorder.outcome import Limits
+from recorder.recording import Options, Recording
 from recorder.source import load
 from traces import journal, tracedir
 from traces._errors import RepriseError
@@ -243,11 +244,14 @@ def record(spec: dict[str, Any]) -> int:
     if "slot_size" in spec:
         os.environ[journal.SLOT_SIZE_VARIABLE] = str(spec["slot_size"])
     if "grace" in spec:
-        recorder.recording.GRACE = float(spec["grace"])
+        recorder.watchdog.GRACE = recorder.recording.GRACE = float(spec["grace"])  # type: ignore[attr-defined]
     for name, value in spec.get("rlimits", {}).items():
         import resource
 
         resource.setrlimit(getattr(resource, name), (value, value))
+    if spec.get("stdin_pipe"):
+        reading, _keep_open = os.pipe()
+        os.dup2(reading, 0)
     for fault in spec.get("faults", ()):
         inject(fault)
     if "die" in spec:

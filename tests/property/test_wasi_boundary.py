@@ -390,7 +390,7 @@ def test_any_sequence_of_calls_is_the_same_recorded_and_replayed(steps: list[Ste
 @pytest.mark.soak
 @settings(_QUICK, max_examples=2000)
 @given(st.lists(steps_of(list(SIGNATURES)), min_size=10, max_size=30), _SLOTS)
-def test_many_sequences_of_calls_are_the_same_recorded_and_replayed(steps: list[Step], slot_size: int) -> None:
+def test_long_sequences_of_calls_are_the_same_recorded_and_replayed(steps: list[Step], slot_size: int) -> None:
     run_both([*OPENED, *steps], slot_size)
 
 
