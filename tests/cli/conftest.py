@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,14 @@ class Cli:
     """Runs `python -m reprise` in a directory."""
 
     cwd: Path
+    prefix: tuple[str, ...] = ()
 
     def command(self, *words: str | Path) -> list[str]:
-        return [sys.executable, "-m", "reprise", *map(str, words)]
+        return [*self.prefix, sys.executable, "-m", "reprise", *map(str, words)]
+
+    def without_privileges(self) -> Cli:
+        """The same for a user whom permissions bind: root, as which CI runs, gives up what lets it ignore them."""
+        return replace(self, prefix=("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ())
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR") if name in os.environ}
