@@ -296,15 +296,17 @@ class Guest:
         return session.invoke(self._frame, target, 0, session.resolve(target, 0), raw)
 
 
-def reference_code(value: Any) -> Ref:
-    """How a Python value put into a table is written down."""
+def reference_code(value: Any, element: str) -> Ref:
+    """How a Python value put into a table with that type of elements is written down."""
     if value is None:
         return Ref.NULL
+    if element == "externref":
+        return Ref.EXTERN
     if isinstance(value, FuncRef):
         return Ref.FUNC
     if isinstance(value, str):
         return Ref.EXPORT_FUNC
-    return Ref.EXTERN
+    raise TypeError(f"a table of {element} takes None, a FuncRef or the name of an exported function, not {type(value).__name__}")
 
 
 CALL_KIND = {True: Kind.CALLBACK, False: Kind.EXPORT}

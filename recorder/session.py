@@ -300,6 +300,7 @@ class Session:
 
     def invoke(self, frame: Frame, target: int, element: int, function: Function, raw: Sequence[Raw]) -> list[Raw]:
         """Calls the guest and records it: from the embedder an EXPORT, from inside a host call a CALLBACK."""
+        _headroom(64)
         self.flush(frame)
         if frame.opened is None:
             self._check_stop(NO_IMPORT)
@@ -324,6 +325,8 @@ class Session:
             self.gate()
         except BaseException as error:
             self.gate()
+            if isinstance(error, RecordingError):
+                raise  # the journal takes no more records, and this is nothing that a replay could repeat
             stopped = self._as_stop(error)
             self._unwound(stopped or error)
             if stopped is not None and stopped is not error:
@@ -487,13 +490,17 @@ class Session:
 
     def table_set(self, frame: Frame, index: int, element: int, value: Any, count: int) -> None:
         self.flush(frame)
-        code, number, real = self._reference(value)
+        code, number, real = self._reference(value, self.shape.module.tables[index].element)
+        size = self.linked.table_size(index)
+        if element < 0 or count < 0 or element + count > size:
+            raise IndexError(f"{count} elements at {element} lie outside table {index}, which has {size}")
         for i in range(count):
             self.linked.table_set(index, element + i, real)
         self._table_record(index, code, element, number, count)
 
     def table_grow(self, frame: Frame, index: int, delta: int, value: Any) -> int:
         self.flush(frame)
+        self._reference(value, self.shape.module.tables[index].element)  # refused before anything has grown
         previous = self.linked.table_grow(index, delta)
         self._growth(1, index, delta, previous)
         if previous is not None and value is not None and delta:
@@ -505,9 +512,9 @@ class Session:
         self.writer.raw(_TWO.pack(index, code) + struct.pack("<QQQ", element, number, count))
         self.writer.commit(Status.COMPLETE)
 
-    def _reference(self, value: Any) -> tuple[Ref, int, Any]:
-        """How a value put into a table is written down, and what really goes in."""
-        code = reference_code(value)
+    def _reference(self, value: Any, element: str) -> tuple[Ref, int, Any]:
+        """How a value put into a table of such elements is written down, and what really goes in."""
+        code = reference_code(value, element)
         if code is Ref.NULL:
             return code, 0, None
         if code is Ref.FUNC:
@@ -599,6 +606,12 @@ class Session:
         if kind == "externref":
             return self.machine.references.number_of_object(value)
         return to_raw(value, kind)
+
+
+def _headroom(frames: int) -> None:
+    """Raises RecursionError here and now, not from a callback of the engine's, where ctypes would drop it."""
+    if frames:
+        _headroom(frames - 1)
 
 
 def _same(value: Raw) -> list[Raw]:

@@ -43,6 +43,7 @@ from traces.tracedir import EVENTS, STATES, Trace
 
 _ALL_ONES = (1 << 64) - 1
 _NO_CLOCK = _ALL_ONES
+_STACK_MOVED = "stack exhausted, at another depth than in the recording"
 _CLOSERS = (Kind.TRAP, Kind.EXIT, Kind.STOP)
 Values = list[tuple[str, Raw]]
 
@@ -67,6 +68,8 @@ class Replay:
         self.manifest: Manifest = trace.manifest
         self.notes: list[str] = []
         self.stack_moved = False
+        self.overflowed: int | None = None
+        """Event at which the guest's stack was first exhausted; from there on, a difference may be the stack's doing."""
         self.moments = 0
         given = trace.module() if module is None else module
         try:
@@ -137,6 +140,8 @@ class Replay:
             self._drive()
             return self._end()
         except Diverged as diverged:
+            if self.overflowed is not None:
+                return self._verdict("incomplete", self.overflowed, reason=_STACK_MOVED)
             return self._verdict("diverged", diverged.difference.seq, difference=diverged.difference)
         except RecordingEnds:
             return self._verdict("incomplete", self.cursor.total, reason=self._short())
@@ -202,8 +207,7 @@ class Replay:
             return self._verdict("incomplete", self.cursor.total, reason=self._short())
         self._compare_states()
         if self.stack_moved:
-            reason = "stack exhausted, at another depth than in the recording"
-            return self._verdict("incomplete", self.cursor.total, reason=reason)
+            return self._verdict("incomplete", self.cursor.total, reason=_STACK_MOVED)
         if self.cursor.total == 0 and not self.moments:
             return self._verdict("unusable", 0, reason="the recording holds nothing that could be compared")
         if self.cursor.total not in self.states and states.take(self.linked):
@@ -318,6 +322,7 @@ class Replay:
                 raise self._diverged(found, f"{name} trapped: {error.message}", error=error)
         elif isinstance(error, _StackRanOut):
             self.stack_moved = True
+            self._overflows(found)
         elif not isinstance(error, _HostRaised | _Stopped | GuestExit):
             raise error
         assert found is not None
@@ -338,8 +343,13 @@ class Replay:
         if recorded != clock:
             raise self._diverged(found, f"stopped at instruction {clock}", f"stopped at instruction {recorded}")
 
+    def _overflows(self, found: Record | None) -> None:
+        if self.overflowed is None and found is not None:
+            self.overflowed = found.seq
+
     def _expect_stack_overflow(self, found: Record | None, name: str, error: GuestTrap) -> None:
         if found is not None and found.kind is Kind.TRAP and _first_word(found) == STACK_OVERFLOW:
+            self._overflows(found)
             return
         if self._stack_outcome():
             # Frames of hosts differ between recording and replay, so the depth at which the stack ends may differ too.

@@ -41,8 +41,8 @@ from traces.layout import (
     pad4,
 )
 
-SLOT_SIZE = 4 << 20
-SLOTS = 3
+SLOT_SIZE = 2 << 20
+SLOTS = 4
 SMALLEST_SLOT = 64 << 10
 """The largest fixed part of a record, an interposer's longest iovec list beside it, and some room."""
 SLOT_SIZE_VARIABLE = "REPRISE_SLOT_SIZE"

@@ -220,12 +220,16 @@ def recover_into(source: Path, target: Path) -> Manifest:
     manifest = Manifest.read(source / JOURNAL / MANIFEST)
     try:
         return _rebuild(source, target, manifest)
-    except OSError as error:
-        raise RecordingError(_cannot_recover(source, error)) from None
-    except RecordingError as error:
-        if target == source:
-            raise
-        raise RecordingError(f"{source}: cannot be opened without a temporary copy ({error}), or set TMPDIR") from None
+    except (OSError, RecordingError) as error:
+        if target != source:
+            reason = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
+            raise TraceError(
+                f"{source}: is unfinished, and there is no temporary copy to be made of it ({reason}); "
+                f"make room in {tempfile.gettempdir()}, set TMPDIR, or `reprise recover` it in place"
+            ) from None
+        if isinstance(error, OSError):
+            raise RecordingError(_cannot_recover(source, error)) from None
+        raise
 
 
 def _rebuild(source: Path, target: Path, manifest: Manifest) -> Manifest:
@@ -233,10 +237,9 @@ def _rebuild(source: Path, target: Path, manifest: Manifest) -> Manifest:
 
     if target != source:
         target.mkdir(mode=0o700, parents=True)
-        try:
-            shutil.copyfile(source / MODULE, target / MODULE)
-        except OSError as error:
-            raise TraceError(f"{source / MODULE}: cannot be copied ({error.strerror}); restore it, or make room") from None
+        if not (source / MODULE).is_file():
+            raise TraceError(f"{source / MODULE}: is missing; restore it from a copy")
+        shutil.copyfile(source / MODULE, target / MODULE)
     for name in TABLES:  # of the recorder that died, or of a recovery that did
         (target / name).unlink(missing_ok=True)
         (target / f"{name}.partial").unlink(missing_ok=True)

@@ -8,6 +8,7 @@ References are the exception: they cross as wasmtime objects.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,10 +70,17 @@ class Function:
     results: tuple[str, ...]
 
 
+RECURSION = 10_000
+"""Python frames allowed below a guest. A guest and its hosts may call each other until the guest's stack is used up (some 270 levels
+to the MiB, a dozen frames each): that is a trap, and can be recorded. Python's own limit of 1,000 would strike earlier, in the
+recorder's code or, where ctypes drops the exception, without anybody noticing."""
+
+
 class Machine:
     """One store: calls in, calls out, and the Python exception that is on its way through Wasm frames."""
 
     def __init__(self, engine: wasmtime.Engine) -> None:
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION))
         self.store = wasmtime.Store(engine)
         self.context = self.store._context()
         self._pending: BaseException | None = None
