@@ -475,7 +475,7 @@ def machine() -> list[str]:
     return [
         f"{datetime.now(UTC):%Y-%m-%d}; {cpu}, {cores} cores{memory}; {platform.system()} {release}",
         f"{platform.python_implementation()} {platform.python_version()}, {packages}",
-        f"load averages when it began (1, 5, 15 minutes): {load}",
+        f"load averages when it began (1, 5, 15 minutes): {load}; niceness {os.nice(0)}",
     ]
 
 

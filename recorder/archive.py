@@ -19,7 +19,7 @@ from traces.journal import LOG_FILE, Log, Ring, disk_error, load_codec
 from traces.manifest import Manifest
 from traces.tracedir import EVENTS, JOURNAL
 
-_BACKGROUND = 10
+_BACKGROUND = 5
 """Niceness of the converting threads: the guest has the processor first."""
 
 

@@ -27,11 +27,11 @@ from recorder.boundary.raw import UNREACHABLE, Function, GuestTrap, Machine, Raw
 from recorder.boundary.wasi_p1 import MODULE as WASI_MODULE
 from recorder.invocation import Invocation, check_files, check_invocation, run_invocation
 from recorder.outcome import STOPS, Limits, Outcome, Stopped, outcome_of
-from recorder.python_host import FuncRef, Guest, HostFunction, collect, parse_signature
+from recorder.python_host import FuncRef, Guest, HostFunction, collect, parse_signature, reference_code
 from recorder.serving import provide, serve
 from recorder.source import Source
 from recorder.watchdog import GRACE, Watchdog
-from traces.layout import StopReason
+from traces.layout import Ref, StopReason
 
 
 @dataclass(frozen=True)
@@ -310,11 +310,15 @@ class NativeGuest:
 
     def table_set(self, name: str, element: int, value: Any, count: int = 1) -> None:
         linked, index = self._live(), self._index("table", name)
-        real = self._reference(value)
+        real = self._reference(value, index)
+        size = linked.table_size(index)
+        if element < 0 or count < 0 or element + count > size:
+            raise IndexError(f"{count} elements at {element} lie outside table {index}, which has {size}")
         for i in range(count):
             linked.table_set(index, element + i, real)
 
     def table_grow(self, name: str, delta: int, value: Any = None) -> int:
+        self._reference(value, self._index("table", name))  # refused before anything has grown
         previous = self._live().table_grow(self._index("table", name), delta)
         if previous is None:
             return -1
@@ -322,13 +326,14 @@ class NativeGuest:
             self.table_set(name, previous, value, delta)
         return previous
 
-    def _reference(self, value: Any) -> Any:
+    def _reference(self, value: Any, table: int) -> Any:
         references = self._native.machine.references
-        if value is None:
+        code = reference_code(value, self._native.linked.shape.module.tables[table].element)
+        if code is Ref.NULL:
             return None
-        if isinstance(value, FuncRef):
+        if code is Ref.FUNC:
             return references.function_of(value.number)
-        if isinstance(value, str):
+        if code is Ref.EXPORT_FUNC:
             return wasmtime.Func._from_raw(self._native.linked.exported(self._target(value)).func)
         return references.number_of_object(value)
 

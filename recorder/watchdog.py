@@ -64,10 +64,11 @@ class Watchdog:
     def _watch(self) -> None:
         reason: StopReason | None = None
         stuck_at = 0.0
+        signals = select.poll()  # not select(): an embedder may have a thousand descriptors open
+        signals.register(self._read, select.POLLIN)
         while not self._closing.is_set():
             self._tick((time.monotonic_ns() - self._began) // 1_000_000)
-            ready, _, _ = select.select([self._read], [], [], TICK)
-            asked = self._signalled() if ready else None
+            asked = self._signalled() if signals.poll(TICK * 1000) else None
             if asked is None and reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
                 asked = StopReason.TIMEOUT
             if asked is not None and reason is None:
@@ -93,7 +94,7 @@ class Watchdog:
         if self._previous_wakeup is not None:
             signal.set_wakeup_fd(self._previous_wakeup)
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not a handler of Python's
         self._previous = {}
         os.close(self._read)
         os.close(self._write)

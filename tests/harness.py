@@ -24,7 +24,7 @@ import wasmtime
 
 import recorder.recording
 from recorder.boundary.linking import Linked
-from recorder.boundary.raw import GuestExit, GuestTrap
+from recorder.boundary.raw import RECURSION, GuestExit, GuestTrap
 from recorder.invocation import Invocation
 from recorder.outcome import Limits, Outcome
 from recorder.python_host import Guest
@@ -39,6 +39,9 @@ from traces.journal import Ring, Writer
 from traces.layout import HEADER_SIZE, RING_DATA, Kind, Status
 from traces.manifest import Manifest
 from traces.tracedir import EVENTS, MANIFEST, STATES, Trace, digest_file
+
+# Running a guest raises the limit for good; hypothesis warns if that happens in the middle of a test.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION))
 
 ROOT = Path(__file__).resolve().parents[1]
 GUESTS = ROOT / "tests" / "guests"

@@ -255,7 +255,8 @@ class NativeReach:
         kinds = func.type(self.native.store).params
         if len(kinds) != len(args):
             raise TypeError("arguments")
-        return func(self.native.store, *args)  # type: ignore[no-any-return]
+        answer: int | None = func(self.native.store, *args)
+        return answer
 
     def call_table(self, element: int, args: Sequence[int]) -> int | None:
         func = self._table_get(element)
@@ -308,7 +309,8 @@ class RecordedReach:
         self.guest.table_set("externs", element, value)
 
     def extern_get(self, element: int) -> object:
-        return self.guest.table_get("externs", element)  # type: ignore[no-any-return]
+        value: object = self.guest.table_get("externs", element)
+        return value
 
     def define(self, script: Script, node: int) -> Any:
         def defined(guest: Guest, x: int) -> int:
@@ -317,10 +319,12 @@ class RecordedReach:
         return self.guest.function("i32 -> i32", defined)
 
     def call(self, export: str, args: Sequence[int]) -> int | None:
-        return self.guest.call(export, *args)  # type: ignore[no-any-return]
+        answer: int | None = self.guest.call(export, *args)
+        return answer
 
     def call_table(self, element: int, args: Sequence[int]) -> int | None:
-        return self.guest.call_table("table", element, *args)  # type: ignore[no-any-return]
+        answer: int | None = self.guest.call_table("table", element, *args)
+        return answer
 
 
 def hosts(script: Script) -> list[HostFunction]:

@@ -72,6 +72,8 @@ class Engine:
         self.profile = profile or Profile()
         self.memories = MemoryCreator()
         self.engine = wasmtime.Engine(self._config())
+        # The engine calls into the creator for as long as it lives, whoever still holds it.
+        self.engine._memories = self.memories  # type: ignore[attr-defined]
 
     def _config(self) -> wasmtime.Config:
         p = self.profile

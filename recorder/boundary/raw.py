@@ -71,9 +71,9 @@ class Function:
 
 
 RECURSION = 10_000
-"""Python frames allowed below a guest. A guest and its hosts may call each other until the guest's stack is used up (some 270 levels
-to the MiB, a dozen frames each): that is a trap, and can be recorded. Python's own limit of 1,000 would strike earlier, in the
-recorder's code or, where ctypes drops the exception, without anybody noticing."""
+"""Python frames allowed below a guest. A guest and its hosts may call each other until the guest's stack is used up (some 270
+levels to the MiB, a dozen frames each): that is a trap, and can be recorded. Python's own limit of 1,000 would strike earlier, in
+the recorder's code or, where ctypes drops the exception, without anybody noticing."""
 
 
 class Machine:

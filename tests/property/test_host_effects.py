@@ -8,13 +8,14 @@ in a process that has nothing of the recording's world.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recorder.python_host import Guest
 from tests import harness
 from tests.native import Ended
 from tests.scripts import Action, NativeReach, RecordedReach, Script, hosts, how, run_native, scripted_guest
@@ -25,9 +26,9 @@ MIB = 1 << 20
 GO: Action = ("call", "go", 1)
 
 
-def one(*actions: Action, **more: Any) -> Script:
+def one(*actions: Action) -> Script:
     """The embedder calls `go(1)` once; the host does that."""
-    return Script([GO], {1: actions}, **more)
+    return Script([GO], {1: actions})
 
 
 def outside(*actions: Action) -> Script:
@@ -223,13 +224,17 @@ CASES = _cases()
 STACK = [name for name in CASES if name.startswith("deep ")]
 
 
+def running(script: Script) -> Callable[[Guest], None]:
+    return lambda guest: script.run(RecordedReach(guest))
+
+
 def compare(script: Script, place: Path, slot_size: int | None, *, is64: bool = False) -> harness.Recorded:
     """Runs a script natively, recorded and replayed; demands that nobody could tell."""
     wasm = scripted_guest(is64=is64)
     expected = script.again()
     native, end = run_native(wasm, expected)
 
-    def drive(guest: Any) -> None:
+    def drive(guest: Guest) -> None:
         try:
             script.run(RecordedReach(guest))
         except Exception as error:
@@ -286,12 +291,7 @@ def test_calls_nested_deeper_than_the_interpreter_allows_end_the_same(caught: bo
     script = Script(
         [trying(GO) if caught else GO, *([("call", "bump", 1)] if caught else [])], {1: [("write", 900, 70), last]}, budget=10**6
     )
-    wasm = scripted_guest()
-
-    def drive(guest: Any) -> None:
-        script.run(RecordedReach(guest))
-
-    recorded = harness.record(wasm, tmp_path / "a.trace", drive, hosts=hosts(script))
+    recorded = harness.record(scripted_guest(), tmp_path / "a.trace", running(script), hosts=hosts(script))
     assert recorded.outcome.kind in ("returned", "trap", "stack")
     verdict = harness.verdict_of(recorded.directory)
     assert verdict.kind in ("identical", "incomplete"), verdict.lines("")
@@ -303,9 +303,7 @@ def test_every_case_replays_in_a_process_that_knows_nothing(tmp_path: Path) -> N
         if name in STACK or "5 MiB" in name:
             continue
         script = case.again()
-        recorded = harness.record(
-            scripted_guest(), harness.unused(tmp_path), lambda guest, s=script: s.run(RecordedReach(guest)), hosts=hosts(script)
-        )
+        recorded = harness.record(scripted_guest(), harness.unused(tmp_path), running(script), hosts=hosts(script))
         traces.append(recorded.directory)
         wanted.append([harness.sha256(m) for m in recorded.memories])
     reports = harness.replayed_elsewhere(traces, tmp_path)
