@@ -1,8 +1,8 @@
 """What becomes of full slots: appended to the log at once, converted to Parquet as time allows.
 
-Two threads, because they have different hurry. The guest waits for the appending thread when it is three slots behind, so that one
-does nothing but copy; converting takes several times as long as recording, so that thread works from the log, at low priority,
-and catches up when the guest is done. The log holds the whole recording until the trace is finished: it is what recovery reads.
+Two threads, because they have different hurry. The guest waits for the appending thread when it is three slots behind, so
+that one does nothing but copy; converting takes several times as long as recording, so that thread works from the log, at
+low priority, and catches up when the guest is done. The log holds the whole recording until the trace is finished: it is what recovery reads.
 """
 
 from __future__ import annotations

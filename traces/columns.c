@@ -175,7 +175,7 @@ INLINE u32 read_record(const u8 *p, u32 left, const Opener *top, Record *r) {
     return E_NONE;
   }
   if (r->kind == 0 || r->kind > DEFINE) return E_KIND;
-  if (r->import != NO_IMPORT) return E_NO_IMPORT;
+  if (r->import != NO_IMPORT && !(r->kind == STOP && r->import < import_count)) return E_NO_IMPORT;
   if (r->kind == EXPORT || r->kind == CALLBACK) {
     if (body < 8) return E_FIXED;
     r->target = U32(p + 12), r->element = U32(p + 16);

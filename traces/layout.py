@@ -7,7 +7,7 @@ C mirror is `traces/columns.c`, and a test compares the two.
 A *record* is one thing that crossed, or tried to cross, the guest's boundary:
 
     u32 size      whole record, header included; multiple of 4
-    u16 import    import index for call/return; NO_IMPORT otherwise
+    u16 import    import index for call/return, and for a stop that an import met instead of its host; NO_IMPORT otherwise
     u8  kind      Kind
     u8  status    Status
     u32 time      milliseconds since the recording began (coarse; wraps after 49.7 days, readers unwrap)
