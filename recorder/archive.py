@@ -2,7 +2,8 @@
 
 Two threads, because they have different hurry. The guest waits for the appending thread when it is three slots behind, so
 that one does nothing but copy; converting takes several times as long as recording, so that thread works from the log, at
-low priority, and catches up when the guest is done. The log holds the whole recording until the trace is finished: it is what recovery reads.
+low priority, and catches up when the guest is done. The log holds the whole recording until the trace is finished: it is
+what recovery reads.
 """
 
 from __future__ import annotations

@@ -201,6 +201,7 @@ class Guest:
     def write(self, address: int, data: bytes | bytearray | memoryview, memory: int | str = 0) -> None:
         session = self._live()
         index = session.memory_index(memory)
+        data = bytes(data)  # a view may have items of any size, in any order
         session.memories[index].write(address, data)
         session.effect(self._frame, index, address, data, sent=False)
 

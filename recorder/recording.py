@@ -96,6 +96,7 @@ class Recording:
         try:
             self._start(derived, provided)
         except BaseException:
+            os.close(self._lock)
             with contextlib.suppress(OSError):
                 shutil.rmtree(self.directory)
             raise

@@ -131,6 +131,8 @@ class Session:
         opened = self._open_start() if self.shape.module.start is not None else None
         self.linked.instantiate_guest(self.hosted)
         if self.linked.start_failure is not None:
+            if opened is None:
+                self._open_start()  # it was a segment out of bounds that trapped: instantiating counts as starting
             self._unwound(self.linked.start_failure)
             raise self.linked.start_failure
         wiring = Wiring(d, recording_interposer(d), self._python_functions(d), real)
@@ -287,7 +289,10 @@ class Session:
         self._finish_call(frame, hosted, [errno], self.clock.now())
 
     def _growth_refused(self, memory: HostMemory, number: int) -> None:
-        self.writer.begin(Kind.GROW_FAILED)
+        try:
+            self.writer.begin(Kind.GROW_FAILED)
+        except RecordingError:
+            return  # nothing can be raised through the engine from here; the next import stops the guest
         self.writer.raw(_TWO.pack(memory.ordinal, 0) + number.to_bytes(8, "little"))
         self.writer.commit(Status.COMPLETE)
 

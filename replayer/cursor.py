@@ -98,7 +98,10 @@ class Cursor:
         self._windows = reader.windows()
         self._window: Window | None = None
         self._memory: HostMemory | None = None
-        self._special: int | None = None if complete else self.total - 1
+        self.end = self.total if complete else self.total - reader.trailing(Kind.GROW_FAILED.name.lower())
+        """Where an incomplete recording ends for a replay: it can stop at any record but a refused growth, which is in the middle
+        of an instruction."""
+        self._special: int | None = None if complete else self.end - 1
         """Number of a record that must come to the slow path: after it, the replay has something to do."""
         self._hidden: int | None = None
         """Its address, once it is in the window; it is made to look open there."""
@@ -208,5 +211,5 @@ class Cursor:
     def advance(self, record: Record) -> None:
         """The record has been served. Ends the replay if the recording stops short here."""
         self.head = record.at + record.size
-        if not self.complete and record.seq + 1 == self.total:
+        if not self.complete and record.seq + 1 == self.end:
             raise RecordingEnds

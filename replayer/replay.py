@@ -68,6 +68,8 @@ class Replay:
         self.manifest: Manifest = trace.manifest
         self.notes: list[str] = []
         self.stack_moved = False
+        self._ends: set[tuple[Kind, int]] = set()
+        """How calls that did not return ended: kind of record, and the trap's or exit's code."""
         self.overflowed: int | None = None
         """Event at which the guest's stack was first exhausted; from there on, a difference may be the stack's doing."""
         self.moments = 0
@@ -85,6 +87,11 @@ class Replay:
             )
         self.engine = Engine(self._profile())
         self.cursor = Cursor(EventsReader(trace.path / EVENTS), bool(self.manifest.outcome.get("complete")))
+        counted = self.manifest.totals.get("records")
+        if counted != self.cursor.total:
+            raise TraceError(
+                f"{trace.given}: the manifest counts {counted} events, {EVENTS} holds {self.cursor.total}; restore it from a copy"
+            )
         self.states: dict[int, list[StateRow]] = {}
         for row in read_states(trace.path / STATES):
             self.states.setdefault(row.seq, []).append(row)
@@ -144,8 +151,10 @@ class Replay:
                 return self._verdict("incomplete", self.overflowed, reason=_STACK_MOVED)
             return self._verdict("diverged", diverged.difference.seq, difference=diverged.difference)
         except RecordingEnds:
-            return self._verdict("incomplete", self.cursor.total, reason=self._short())
-        except IndexError as error:
+            if self.stack_moved:
+                return self._verdict("incomplete", self.cursor.seq(), reason=_STACK_MOVED)
+            return self._verdict("incomplete", self.cursor.end, reason=self._short())
+        except (IndexError, OverflowError, ValueError, struct.error) as error:
             raise TraceError(f"event {self.cursor.seq()}: {error}; the trace is damaged, restore it from a copy") from None
         finally:
             self.cursor.close()
@@ -206,6 +215,7 @@ class Replay:
         if not self.cursor.complete:
             return self._verdict("incomplete", self.cursor.total, reason=self._short())
         self._compare_states()
+        self._compare_outcome()
         if self.stack_moved:
             return self._verdict("incomplete", self.cursor.total, reason=_STACK_MOVED)
         if self.cursor.total == 0 and not self.moments:
@@ -213,6 +223,14 @@ class Replay:
         if self.cursor.total not in self.states and states.take(self.linked):
             return self._verdict("incomplete", self.cursor.total, reason="no digests were taken at the end of the recording")
         return self._verdict("identical", self.cursor.total)
+
+    def _compare_outcome(self) -> None:
+        """The manifest must not say of the run that it trapped or exited in a way in which nothing in it did."""
+        kind, code = self.manifest.outcome.get("kind"), self.manifest.outcome.get("code")
+        closer = {"trap": Kind.TRAP, "stack": Kind.TRAP, "exit": Kind.EXIT}.get(str(kind))
+        # An exception of a host's or the embedder's own has no code.
+        if closer is not None and isinstance(code, int) and (closer, code & 0xFFFFFFFF) not in self._ends:
+            raise TraceError(f"{self.trace.given}: the manifest says that the run ended with {kind} {code}, the events do not")
 
     # -- digests -------------------------------------------------------------------------------------------------------------
 
@@ -320,6 +338,9 @@ class Replay:
         elif isinstance(error, GuestTrap):
             if found is None or found.kind is not Kind.TRAP or _first_word(found) != error.code & 0xFFFFFFFF:
                 raise self._diverged(found, f"{name} trapped: {error.message}", error=error)
+            # Without a code, the message is an error's of the engine, with the frames of whoever linked the guest in it.
+            if error.code >= 0 and not self.notes and _message(found) != error.message.encode("utf-8", "replace")[:4096]:
+                raise self._diverged(found, f"{name} trapped: {error.message}", error=error)
         elif isinstance(error, _StackRanOut):
             self.stack_moved = True
             self._overflows(found)
@@ -331,6 +352,7 @@ class Replay:
         fixed = {Kind.TRAP: 8, Kind.EXIT: 8, Kind.STOP: 16}[found.kind]
         if found.kind is not Kind.EXIT:
             fixed += (struct.unpack_from("<I", found.body, 4)[0] + 3) & ~3
+        self._ends.add((found.kind, _first_word(found)))
         for chunk in found.chunks(fixed):
             self._apply(found, chunk)
         self._advance(found)
@@ -404,11 +426,18 @@ class Replay:
             elif record.kind is Kind.TRAP:
                 raise _HostRaised
             elif record.kind is Kind.EXIT:
+                self._check_exit(record, opened, entry)
                 raise GuestExit(_first_word(record))
             elif record.kind is Kind.STOP:
                 raise _Stopped
             else:
                 self._effect(record)
+
+    def _check_exit(self, record: Record, opened: Record, entry: Import) -> None:
+        """A native import that ends the guest does so with the code the guest gave it (one of Python may choose another)."""
+        asked = self._values(opened, 0, entry.params)
+        if entry.host == "wasi" and asked and asked[0][1] != _first_word(record):
+            raise self._diverged(record, f"exit {asked[0][1]}", f"exit {_first_word(record)}")
 
     def _check_args(self, record: Record, entry: Import, args: Values) -> None:
         recorded = self._values(record, 0, entry.params)
@@ -451,7 +480,10 @@ class Replay:
         """Whether the operating system refused this growth while recording."""
         if (memory.ordinal, number) in self._refused:
             return True
-        record = self.cursor.peek() if self.cursor.attached else None
+        try:
+            record = self.cursor.peek() if self.cursor.attached else None
+        except TraceError:
+            return False  # whoever looks next says so: nothing can be raised through the engine from here
         if record is None or record.kind is not Kind.GROW_FAILED:
             return False
         if struct.unpack_from("<IIQ", record.body) != (memory.ordinal, 0, number):
@@ -628,6 +660,10 @@ def _provided(data: Any) -> Provided:
 
 def _same(value: Raw) -> list[Raw]:
     return [value]
+
+
+def _message(trap: Record) -> bytes:
+    return trap.body[8 : 8 + int(struct.unpack_from("<I", trap.body, 4)[0])]
 
 
 def _first_word(record: Record) -> int:

@@ -69,6 +69,16 @@ WINDOW_FILE = "window"
 LOG_FILE = "log"
 
 
+def occupy_standard_descriptors() -> None:
+    """Puts /dev/null where descriptor 0, 1 or 2 is closed: the next file opened would get that number, and the guest, whose
+    standard output it then is, would write over the journal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
 class Ring:
     """The window file, mapped. Used by the recorder's main thread; `sealed`/`freed` hand slots to the appending thread."""
 
@@ -78,6 +88,7 @@ class Ring:
         self.slots = slots
         self.slot_size = slot_size
         self.size = RING_DATA + slots * slot_size
+        pass
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # A sparse mapping on a full disk would die of SIGBUS in the middle of a record.

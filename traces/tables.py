@@ -444,7 +444,7 @@ class EventsReader:
         def decode(index: int) -> Window:
             with _reading(self.path):
                 if not hasattr(own, "file"):
-                    own.file = pq.ParquetFile(self.path, page_checksum_verification=True)
+                    own.file = pq.ParquetFile(self.path, metadata=self._file.metadata, page_checksum_verification=True)
                     files.append(own.file)
                 table = own.file.read_row_group(index, columns=["record"], use_threads=False)
                 table.validate(full=True)

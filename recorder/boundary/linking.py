@@ -339,7 +339,8 @@ class Linked:
         return function
 
     def start_function(self) -> Function | None:
-        if self.derived.start is None:
+        """The start function, if it is for us to call: one that ran while instantiating, or could not run at all, is not."""
+        if self.derived.start is None or self.start_failure is not None:
             return None
         return Function(self._exports[self.derived.start]._func, (), ())
 

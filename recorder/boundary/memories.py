@@ -49,10 +49,10 @@ class HostMemory:
         return ctypes.string_at(self.base + address, length)
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        length = len(data)
+        source = data if isinstance(data, bytes) else bytes(data)  # a view may have items of any size, in any order
+        length = len(source)
         self._check(address, length)
         if length:
-            source = data if isinstance(data, bytes) else bytes(data)
             ctypes.memmove(self.base + address, source, length)
 
     def view(self) -> memoryview:

@@ -3,6 +3,8 @@
     python tests/faults/driver.py '{"out": …, "module": …}'     records once
     python tests/faults/driver.py --serve FD                     forks one recorder per request on a Unix socket
 
+The checkout must be on PYTHONPATH.
+
 The server imports everything once and has no thread, so that a recorder costs a fork instead of an interpreter's start. Each
 request is a JSON object, with the recorder's stdout and stderr as two file descriptors beside it; the answer is its process id.
 `{"wait": pid}` answers its exit status as `os.waitpid` gives it.
@@ -21,19 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
 import recorder.recording
 from recorder.invocation import Call, Invocation, Preopen
-from recorder.python_host import Guest, host
 from recorder.outcome import Limits
+from recorder.python_host import Guest, host
 from recorder.recording import Options, Recording
 from recorder.source import load
 from traces import journal, tracedir
 from traces._errors import RepriseError
-
-GIB = 1 << 30
 
 
 class Hosts:
@@ -93,9 +90,9 @@ _write = os.write
 
 
 def inject(fault: dict[str, Any]) -> None:
-    """Makes call number `n` (from 0) of one operation, and all after it if `forever`, fail with `errno`; before it, `short` writes.
+    """Makes call number `n` (from 0) of one operation, and all after it if `forever`, fail with `errno`; `short` writes half.
 
-    `what`: append (the log), fallocate (the window), open (any file of the trace), table (Parquet), manifest, truncate.
+    `what`: append (to the log), truncate (what was torn off an append), fallocate (the window), sync, table (Parquet), manifest.
     """
     failing = _Failing(int(fault["n"]), getattr(errno, fault["errno"]), bool(fault.get("forever", True)))
     what = fault["what"]
@@ -184,6 +181,9 @@ def _before(plain: Callable[..., Any], failing: _Failing) -> Callable[..., Any]:
     return call
 
 
+_STEPS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")
+
+
 def die_at(n: int, trace: str) -> None:
     """Kills this process at the n-th thing it does to the trace from Python: each file operation (before it), each half of an
     append, and each of the journal's own stores that recovery depends on (before and after it)."""
@@ -195,9 +195,7 @@ def die_at(n: int, trace: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"):
-            point()
-        elif event == "open" and str(args[0]).startswith(trace):
+        if event in _STEPS or (event == "open" and str(args[0]).startswith(trace)):
             point()
 
     def store(self: Any, offset: int, value: int) -> None:
@@ -256,6 +254,9 @@ def record(spec: dict[str, Any]) -> int:
         inject(fault)
     if "die" in spec:
         die_at(int(spec["die"]), spec["out"])
+    if spec.get("recover"):
+        tracedir.recover(Path(spec["out"]))
+        return 0
     try:
         run = Recording(load(spec["module"]), options_of(spec))
         outcome = run.run()

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 GUESTS = ROOT / "tests" / "guests"
 HERE = Path(__file__).resolve().parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 CALL, RETURN, EXPORT, CALLBACK, POKE, GROWTH, DATA, TRAP, EXIT, STOP, GROW_FAILED = 1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13
 OPEN, COMPLETE = 0, 1
@@ -118,6 +119,7 @@ class Server:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             cwd="/",
+            env=ENVIRONMENT,
         )
         theirs.close()
 
@@ -158,7 +160,7 @@ def command(*words: str | Path, env: dict[str, str] | None = None, **more: Any) 
         text=True,
         check=False,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        env={**ENVIRONMENT, **(env or {})},
         **more,
     )
 
@@ -173,20 +175,39 @@ def looked_at(directories: Sequence[Path]) -> list[dict[str, Any]]:
         text=True,
         check=False,
         timeout=600,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def measured(*words: str | Path) -> tuple[int, int]:
-    """Exit code and peak resident bytes of a command in a process of its own; its output goes nowhere."""
+_MEASURE = """
+import os, sys
+child = os.fork()
+if child == 0:
     nowhere = os.open(os.devnull, os.O_RDWR)
-    actions = [(os.POSIX_SPAWN_DUP2, nowhere, n) for n in (0, 1, 2)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-B", *map(str, words)], env, file_actions=actions)
-    os.close(nowhere)
-    _, status, used = os.wait4(pid, 0)
-    return os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024
+    for n in (0, 1, 2): os.dup2(nowhere, n)
+    os.execv(sys.executable, [sys.executable, "-B", *sys.argv[1:]])
+_, status, used = os.wait4(child, 0)
+print(os.waitstatus_to_exitcode(status), used.ru_maxrss)
+"""
+
+
+def measured(*words: str | Path) -> tuple[int, int]:
+    """Exit code and peak resident bytes of a Python command; its output goes nowhere.
+
+    Through a small process in between: a peak is inherited from whoever spawned, and a test process is large.
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", _MEASURE, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+        env=ENVIRONMENT,
+    )
+    code, kilobytes = map(int, done.stdout.split())
+    return code, kilobytes * 1024
 
 
 # -- looking at traces -----------------------------------------------------------------------------------------------------

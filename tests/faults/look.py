@@ -1,6 +1,8 @@
 """Looks at what dead recorders left, in a process of its own: opens it, replays it, recovers it, replays it again.
 
 python tests/faults/look.py TRACE…        one JSON object per trace on stdout
+
+The checkout must be on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -10,9 +12,6 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from replayer.replay import replay
 from traces._errors import RepriseError

@@ -1,4 +1,4 @@
-"""A disk that is full, broken or read-only: never SIGBUS, the guest stopped before its next effect, and everything seen recoverable."""
+"""A full, broken or read-only disk: no SIGBUS, the guest stopped before its next effect, what was seen recoverable."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,31 @@ def test_killed_at_every_step_from_python(tmp_path: Path, part: int) -> None:
             raise AssertionError(f"step {out.stem}: {error}; {found}") from error
         kinds[kind] = kinds.get(kind, 0) + 1
     assert min(kinds.get(kind, 0) for kind in ("before", "during", "after")) >= 1, kinds
+
+
+def test_recovery_killed_at_every_step(tmp_path: Path) -> None:
+    """Recovering once more, after a recovery that died anywhere, gives the same trace."""
+    first = tmp_path / "first.trace"
+    copies = []
+    with serving() as server:
+        recorder = server.start(out=str(first), module=guest("pipe_writer"), argv=[100000], slot_size=SLOT)
+        recorder.read(time.monotonic() + 30, 5000)
+        seen = recorder.kill().out
+        for n in range(100):
+            copy = tmp_path / f"{n}.trace"
+            shutil.copytree(first, copy)
+            copies.append(copy)
+            ended = server.run(out=str(copy), recover=True, die=n)
+            if ended.code == 0:
+                break
+            assert ended.code == -9, ended.err
+        assert 5 < n < 99
+    for copy, found in zip(copies, looked_at(copies), strict=True):
+        opened = found["opened"]
+        assert (opened["kind"], opened["problems"]) == ("incomplete", []), (copy.name, opened)
+        assert found["recovery"] == "" or "is complete" in found["recovery"], (copy.name, found)
+        assert opened == found["recovered"]
+        assert b"".join(let_out(copy)).startswith(seen)
 
 
 def test_killed_recorder_on_the_command_line(tmp_path: Path) -> None:

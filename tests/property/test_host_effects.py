@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recorder.outcome import Limits
 from recorder.python_host import Guest
 from tests import harness
 from tests.native import Ended
@@ -228,7 +229,9 @@ def running(script: Script) -> Callable[[Guest], None]:
     return lambda guest: script.run(RecordedReach(guest))
 
 
-def compare(script: Script, place: Path, slot_size: int | None, *, is64: bool = False) -> harness.Recorded:
+def compare(
+    script: Script, place: Path, slot_size: int | None, *, is64: bool = False, limits: Limits | None = None
+) -> harness.Recorded:
     """Runs a script natively, recorded and replayed; demands that nobody could tell."""
     wasm = scripted_guest(is64=is64)
     expected = script.again()
@@ -241,7 +244,9 @@ def compare(script: Script, place: Path, slot_size: int | None, *, is64: bool = 
             script.log.append(how(error))
             raise
 
-    recorded = harness.record(wasm, harness.unused(place), drive, hosts=hosts(script), slot_size=slot_size, watch=True)
+    recorded = harness.record(
+        wasm, harness.unused(place), drive, hosts=hosts(script), slot_size=slot_size, limits=limits, watch=True
+    )
     assert script.log == expected.log
     assert (recorded.outcome.kind == "returned") == (end == Ended("returned")), recorded.outcome
     for index, name in enumerate(("memory", "second")):
@@ -269,6 +274,13 @@ def test_an_effect_is_the_same_recorded_and_replayed(case: str, tmp_path: Path) 
 @pytest.mark.parametrize("case", [name for name in CASES if name not in STACK and "MiB" not in name][::6])
 def test_an_effect_on_a_64_bit_memory_is_the_same_recorded_and_replayed(case: str, tmp_path: Path) -> None:
     harness.check(compare(CASES[case].again(), tmp_path, 1 << 20, is64=True))
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name not in STACK and "MiB" not in name][3::8])
+def test_an_effect_is_the_same_in_the_metered_form(case: str, tmp_path: Path) -> None:
+    recorded = compare(CASES[case].again(), tmp_path, 8192, limits=Limits(fuel=1 << 40, timeout=600))
+    assert recorded.recording.manifest.module["derivation"]
+    harness.check(recorded)
 
 
 @pytest.mark.parametrize("case", STACK)
