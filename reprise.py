@@ -194,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lenient(sys.stderr)
     try:
         code = _dispatch(words)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except RepriseError as error:
         if debugging():

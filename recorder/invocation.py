@@ -74,7 +74,7 @@ class Invocation:
 
     def wasi(self) -> wasmtime.WasiConfig:
         """The engine's configuration; raises RefusedError for a directory or file that cannot be opened."""
-        self._check()
+        self.check()
         config = wasmtime.WasiConfig()
         config.argv = list(self.argv)
         config.env = [list(pair) for pair in self.env]
@@ -83,12 +83,13 @@ class Invocation:
         if self.stdin is None:
             config.inherit_stdin()
         else:
+            # Looked at, not opened: opening a pipe here would use up its writer.
+            if not self.stdin.exists() or self.stdin.is_dir() or not os.access(self.stdin, os.R_OK):
+                raise RefusedError(f"--stdin {self.stdin}: cannot be opened for reading")
             try:
-                with open(self.stdin, "rb"):
-                    pass
                 config.stdin_file = str(self.stdin)
-            except OSError as error:
-                raise RefusedError(f"--stdin {self.stdin}: cannot be opened ({error.strerror})") from None
+            except wasmtime.WasmtimeError:
+                raise RefusedError(f"--stdin {self.stdin}: cannot be opened for reading") from None
         for p in self.preopens:
             if not p.host.is_dir():
                 raise RefusedError(f"--dir {p.host}::{p.guest}: {p.host} is not a directory that can be opened")
@@ -98,13 +99,26 @@ class Invocation:
                 raise RefusedError(f"--dir {p.host}::{p.guest}: {p.host} cannot be opened") from None
         return config
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuses words that WASI cannot pass on."""
+        for what in (*self.argv, *(part for pair in self.env for part in pair), *(p.guest for p in self.preopens)):
+            if not _is_unicode(what):
+                raise UsageError(f"argument, environment value or directory {what!a} is not UTF-8, which WASI cannot pass")
         for text in (*self.argv, *(part for pair in self.env for part in pair)):
             if "\0" in text:
                 raise UsageError(f"argument or environment value {text!r} contains a NUL character, which WASI cannot pass")
         for name, _ in self.env:
             if not name or "=" in name:
                 raise UsageError(f"--env {name!r}: a variable's name must not be empty or contain '='")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a word of the command line was UTF-8: what was not stands there as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _KEY_NAME = re.compile(r"(api|access|secret|private|auth|token|passw|credential|bearer|(^|_)key$)", re.IGNORECASE)

@@ -78,6 +78,7 @@ class Recording:
         self._next_digest = 1
         self._seized = False
 
+        options.invocation.check()
         self.shape = Shape(source.data)
         if not embedded:
             check_invocation(self.shape, options.invocation)

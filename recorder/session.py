@@ -401,12 +401,14 @@ class Session:
                 ranges += self._vectors(target, args[r.pointer], args[r.count])
             else:
                 ranges.append((args[r.pointer], (1 if r.count is None else args[r.count]) * r.size))
-        writes = []
-        for address, length in ranges:
-            length = min(length, target.size - address)
-            if length > 0:
-                writes.append((memory.index, address, target.read(address, length)))
-        return writes
+        merged: list[list[int]] = []  # buffers may overlap: together they are no more than the memory
+        for address, length in sorted(ranges):
+            end = min(address + length, target.size)
+            if merged and address <= merged[-1][1]:
+                merged[-1][1] = max(merged[-1][1], end)
+            elif address < end:
+                merged.append([address, end])
+        return [(memory.index, start, target.read(start, end - start)) for start, end in merged]
 
     def _vectors(self, memory: HostMemory, pointer: int, count: int) -> list[tuple[int, int]]:
         """The buffers the host was given. It may have written over their list, so that is taken from where it was kept."""

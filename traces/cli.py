@@ -100,7 +100,8 @@ def split_at_module(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tup
 
 def say(text: str) -> None:
     """One line for people, on stderr."""
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it is, if the command was started with it closed
+        sys.stdout.flush()
     print(f"reprise: {one_line(text)}", file=sys.stderr, flush=True)
 
 

@@ -41,7 +41,7 @@ from traces.layout import (
     pad4,
 )
 
-SLOT_SIZE = 2 << 20
+SLOT_SIZE = 3 << 19
 SLOTS = 4
 SMALLEST_SLOT = 64 << 10
 """The largest fixed part of a record, an interposer's longest iovec list beside it, and some room."""
@@ -88,7 +88,7 @@ class Ring:
         self.slots = slots
         self.slot_size = slot_size
         self.size = RING_DATA + slots * slot_size
-        pass
+        occupy_standard_descriptors()
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # A sparse mapping on a full disk would die of SIGBUS in the middle of a record.

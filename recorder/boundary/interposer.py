@@ -350,8 +350,23 @@ def _record_helpers(memory: _Memory) -> str:
     (br $next)))
   (local.get $to))
 (func $received_vectors (param $end i32) (param $left i64)
-  (local $length i64) (local $list i32)
+  (local $length i64) (local $list i32) (local $sum i64)
   (local.set $list (i32.const {VECTORS_KEPT}))
+  (if (i64.eq (local.get $left) (i64.const -1))
+    (then
+      ;; Nobody says how much was filled. Buffers may overlap: all of them together are no more than the memory.
+      (block $done (loop $next
+        (br_if $done (i32.ge_u (local.get $list) (local.get $end)))
+        (local.set $sum (i64.add (local.get $sum) (i64.extend_i32_u (i32.load $log offset=4 (local.get $list)))))
+        (local.set $list (i32.add (local.get $list) (i32.const 8)))
+        (br $next)))
+      (local.set $list (i32.const {VECTORS_KEPT}))
+      (if (i64.gt_u (local.get $sum) {memory.size})
+        (then
+          (local.set $sum (i64.shr_u {memory.size} (i64.const 1)))
+          (call $put (i32.const 0) (local.get $sum) (i32.const {memory.flags}))
+          (call $put (i32.wrap_i64 (local.get $sum)) (local.get $sum) (i32.const {memory.flags}))
+          (return)))))
   (block $done (loop $next
     (br_if $done (i32.ge_u (local.get $list) (local.get $end)))
     (br_if $done (i64.eqz (local.get $left)))

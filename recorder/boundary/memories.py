@@ -78,9 +78,23 @@ class MemoryCreator:
         """Told when the operating system refuses growth number n of a memory (recording)."""
         self.refuses: Callable[[HostMemory, int], bool] | None = None
         """Asked whether growth number n of a memory is to be refused, as it was while recording (replay)."""
-        self._new = ffi.wasmtime_new_memory_callback_t(self._new_memory)
+        self.interrupted: BaseException | None = None
+        """What was raised (by a signal handler) while the engine was calling; it cannot pass through the engine."""
+        self._new = ffi.wasmtime_new_memory_callback_t(self._guarded(self._new_memory))
         self._finalizer = _FINALIZER(lambda _env: None)
         self.raw = ffi.wasmtime_memory_creator(None, self._new, self._finalizer)
+
+    def _guarded(self, callback: Callable[..., int]) -> Callable[..., int]:
+        """An exception out of a callback would leave the engine with whatever stands in the return register."""
+
+        def guarded(*args: Any) -> int:
+            try:
+                return callback(*args)
+            except BaseException as error:
+                self.interrupted = error
+                return _new_error(f"interrupted by {type(error).__name__}")
+
+        return guarded
 
     def _new_memory(self, _env: Any, _type: Any, minimum: int, maximum: int, reserved: int, guard: int, result: Any) -> int:
         capacity = max(reserved, minimum)
@@ -129,7 +143,7 @@ class MemoryCreator:
 
         memory.callbacks = [
             ffi.wasmtime_memory_get_callback_t(get),
-            ffi.wasmtime_memory_grow_callback_t(grow),
+            ffi.wasmtime_memory_grow_callback_t(self._guarded(grow)),
             _FINALIZER(finish),
         ]
         result[0].env = None

@@ -85,6 +85,7 @@ class Machine:
         self.context = self.store._context()
         self._pending: BaseException | None = None
         self._callbacks: list[Any] = []
+        self._memories: Any = getattr(engine, "_memories", None)
         self.references = References(self)
 
     # -- calling the guest -----------------------------------------------------------------------------------------------
@@ -105,17 +106,29 @@ class Machine:
         error = ffi.wasmtime_func_call_unchecked(self.context, ctypes.byref(function.func), buffer, slots, ctypes.byref(trap))
         if error or trap:
             self._raise(error, trap)
+        self._raise_interrupted()
         return [self._get(base + i * _VALUE, t) for i, t in enumerate(function.results)]
 
     def instantiate(self, module: wasmtime.Module, imports: Sequence[Any]) -> wasmtime.Instance:
         try:
-            return wasmtime.Instance(self.store, module, imports)
+            instance = wasmtime.Instance(self.store, module, imports)
+            self._raise_interrupted()
+            return instance
         except wasmtime.ExitTrap as error:
             self._reraise_pending()
             raise GuestExit(error.code) from None
         except wasmtime.Trap as error:
             self._reraise_pending()
             raise _guest_trap(error) from None
+        except wasmtime.WasmtimeError:
+            self._raise_interrupted()
+            raise
+
+    def _raise_interrupted(self) -> None:
+        """Passes on what a signal handler raised while the engine was asking for memory."""
+        if self._memories is not None and self._memories.interrupted is not None:
+            interrupted, self._memories.interrupted = self._memories.interrupted, None
+            raise interrupted
 
     def _raise(self, error: Any, trap: Any) -> None:
         if trap:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -77,6 +78,40 @@ def test_what_cannot_be_recorded_is_refused_by_name(cli: Cli, guest: str, names:
 
 
 # -- places --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_argument_that_is_not_utf_8(cli: Cli) -> None:
+    done = subprocess.run(
+        [*map(os.fsencode, cli.command("record", "-o", "x.trace", GUESTS / "clock_random_file.wasm")), b"caf\xe9"],
+        cwd=cli.cwd,
+        env=cli.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    one_line(done, 64, "not UTF-8")
+    assert not (cli.cwd / "x.trace").exists()
+
+
+def test_a_pipe_as_standard_input_is_not_used_up_by_looking(cli: Cli) -> None:
+    os.mkfifo(cli.cwd / "pipe")
+    writer = subprocess.Popen(["sh", "-c", "printf hello > pipe"], cwd=cli.cwd)
+
+    done = cli("record", "-o", "x.trace", "--stdin", "pipe", GUESTS / "read_stdin.wasm")
+
+    assert writer.wait(10) == 0
+    assert (done.returncode, done.stdout) == (0, "hello")
+
+
+def test_standard_output_closed(cli: Cli) -> None:
+    command = [*cli.command("record", "-o", "x.trace", "--invoke", "run", "--arg", "1", LOOP)]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command], cwd=cli.cwd, env=cli.environment(), capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert cli("replay", "x.trace").returncode == 0
 
 
 def test_recording_never_overwrites(cli: Cli, trace: Path) -> None:

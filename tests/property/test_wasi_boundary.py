@@ -629,6 +629,30 @@ def test_the_memory_native_wasi_asks_for_is_found_or_missed_alike(memory: str, w
     harness.check(recorded)
 
 
+@pytest.mark.parametrize(("offset", "nread", "kind"), [((1 << 64) - 1, OUT, "returned"), (0, 4 * PAGE, "trap")])
+def test_a_failing_read_into_overlapping_buffers_is_not_recorded_once_for_each(
+    offset: int, nread: int, kind: str, tmp_path: Path
+) -> None:
+    """A guest must not be able to fill the disk with calls that fail: 512 buffers, each of them all of memory."""
+    wasm = passing('(memory (export "memory") 4 4)')
+    ends: list[Ended] = []
+    with worlds() as (_, _, root):
+
+        def drive(guest: Guest) -> None:
+            for step in OPENED:
+                guest.write(0, step.image())
+                guest.call_raw(step.name, list(step.args))
+            guest.write(8192, _vectors((0, 4 * PAGE)) * 512)
+            ends.append(harness.outcome_of(lambda: guest.call_raw("fd_pread", [6, 8192, 512, offset, nread])))
+            guest.read(0, 4 * PAGE)
+
+        recorded = harness.record(wasm, tmp_path / "a.trace", drive, invocation=recorded_world(root), watch=True)
+    assert ends[0].kind == kind
+    assert ends[0].values != (0,)
+    assert recorded.recording.manifest.totals["bytes"] < 16 * 4 * PAGE
+    harness.check(recorded)
+
+
 def test_bytes_written_through_many_buffers_are_in_the_trace(tmp_path: Path) -> None:
     """What left the guest is evidence, however it was cut up."""
     step = Step("fd_write", (1, 8192, 600, OUT), ((8192, LONG), (BUF, b"evidence")))
