@@ -60,9 +60,9 @@ class Kind(IntEnum):
     DATA = 9
     """chunks. More of the payload of the innermost open CALL than one record could hold."""
     TRAP = 10
-    """u32 trap code, u32 message length, message (padded), chunks. Closes the innermost EXPORT or CALLBACK and calls in it."""
+    """u32 trap code, u32 message length, message (padded). Closes the innermost EXPORT or CALLBACK and calls in it."""
     EXIT = 11
-    """u32 exit code, u32 zero, chunks. Closes like TRAP."""
+    """u32 exit code, u32 zero. Closes like TRAP."""
     STOP = 12
     """u32 StopReason, u32 message length, u64 clock (all ones if not metered), message (padded). Closes like TRAP."""
     GROW_FAILED = 13
