@@ -65,7 +65,7 @@ STOPPED_FLAG: Final = 8
 NO_LIMIT: Final = (1 << 63) - 1
 """The stop word that never stops."""
 
-_BRANCH_HINTS: Final = "metadata.code.branch_hint"
+BRANCH_HINTS: Final = "metadata.code.branch_hint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,12 @@ def meter(data: bytes) -> Metered:
             EXPORT: [encode_export(export) for export in exports],
         },
         replace={CODE: _meter_code(module, _Code(clock.index, stop.index))},
-        drop=_is_dropped,
+        drop=drops_section,
     )
     return Metered(metered, clock.name, stop.name, exports[2].name if module.start is not None else None)
 
 
-def _is_dropped(found: Section) -> bool:
+def drops_section(found: Section) -> bool:
     """The start section, which became an export, and custom sections that hold code offsets."""
     if found.id != CUSTOM_SECTION:
         return found.id == START
@@ -116,7 +116,7 @@ def _is_dropped(found: Section) -> bool:
 
 def _meter_code(module: Module, code: _Code) -> bytes:
     """The sections that replace the code section: branch hints, then the code."""
-    given_hints = _read_hints(module)
+    given_hints = read_hints(module)
     bodies: list[bytes] = []
     hints: list[bytes] = []
     for position, body in enumerate(module.code):
@@ -127,13 +127,13 @@ def _meter_code(module: Module, code: _Code) -> bytes:
         if rewriter.hints:
             encoded = vec(uleb(at) + b"\x01" + bytes((likely,)) for at, likely in rewriter.hints)
             hints.append(uleb(index) + encoded)
-    return (custom_section(_BRANCH_HINTS, vec(hints)) if hints else b"") + section(CODE, vec(bodies))
+    return (custom_section(BRANCH_HINTS, vec(hints)) if hints else b"") + section(CODE, vec(bodies))
 
 
-def _read_hints(module: Module) -> dict[int, dict[int, int]]:
+def read_hints(module: Module) -> dict[int, dict[int, int]]:
     """The module's own branch hints: function, offset in the body, likely or not. A malformed section gives
     none."""
-    content = module.custom(_BRANCH_HINTS)
+    content = module.custom(BRANCH_HINTS)
     if content is None:
         return {}
     hints: dict[int, dict[int, int]] = {}

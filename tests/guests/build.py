@@ -53,6 +53,9 @@ DEMO = ("-target", "wasm32-wasi", "-O1", "-Xclang", "-O1", "-fno-inline", "-g")
 """Flags of the object file with debug information; linked as in `_compile_with_dwarf`. Zig makes -O2 of -O1, hence
 -Xclang; without inlining, a person finds the functions of the source on the stack."""
 
+DEBUG = ("-target", "wasm32-freestanding", "-nostdlib", "-Wl,--no-entry", "-Wl,--export=__stack_pointer", "-fno-sanitize=all")
+"""No libc, and the debug information stays. The stack pointer is exported: tests find variables with it."""
+
 ZIG_EXE = ("-target", "wasm32-wasi", "-O", "ReleaseFast", "-fstrip", "--stack", "1048576")
 """A command written in Zig."""
 
@@ -133,6 +136,11 @@ GUESTS: tuple[Guest, ...] = (
     ),
     *_in("benchmarks/programs", SIMD, "matrix.c"),
     *_in("benchmarks/programs", ZIG_EXE, "raytrace.zig"),
+    Guest("tests/guests/debug_types_O0_4.wasm", "tests/guests/debug_types.c", (*DEBUG, "-O0", "-gdwarf-4")),
+    Guest("tests/guests/debug_types_O0_5.wasm", "tests/guests/debug_types.c", (*DEBUG, "-O0", "-gdwarf-5")),
+    Guest("tests/guests/debug_types_O2_4.wasm", "tests/guests/debug_types.c", (*DEBUG, "-O2", "-gdwarf-4")),
+    Guest("tests/guests/debug_types_O2_5.wasm", "tests/guests/debug_types.c", (*DEBUG, "-O2", "-gdwarf-5", "-gembed-source")),
+    Guest("tests/guests/debug_classes.wasm", "tests/guests/debug_classes.cpp", (*DEBUG, "-O0", "-gdwarf-5")),
     Guest("recorder/demo/agent.wasm", "recorder/demo/agent.c", DEMO, dwarf=True),
 )
 """Every guest of the repository."""
