@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from recorder.boundary.memories import HostMemory
 from replayer.verdict import RecordingEnds
@@ -30,7 +31,10 @@ from traces.layout import (
     Status,
     pad4,
 )
-from traces.tables import EventsReader, Window
+
+if TYPE_CHECKING:
+    from replayer.recorded import Reader
+    from traces.tables import Window
 
 _HEADER = struct.Struct("<IHBBI")
 
@@ -88,7 +92,7 @@ class Record:
 class Cursor:
     """Where the replay stands in the recording."""
 
-    def __init__(self, reader: EventsReader, complete: bool) -> None:
+    def __init__(self, reader: Reader, complete: bool) -> None:
         self.reader = reader
         self.complete = complete
         """False: the recording stops short, and the replay must stop with its last record."""

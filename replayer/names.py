@@ -199,7 +199,8 @@ def _split_as(head: str) -> tuple[str, ...]:
 
 
 _brackets = re.compile(
-    r"\boperator(?:\(\)|[-<>=+*/%^&|~!,]+)(?: (?=<))?|(?:::)?<|[-=]?>|(?<![:'])\((?!anonymous namespace\))"
+    r"\boperator(?:\(\)|[-<>=+*/%^&|~!,]+)(?: (?=<))?"
+    r"|(?:::)?<|[-=]?>|(?<![:'])\((?!anonymous namespace\))"
 ).finditer
 
 

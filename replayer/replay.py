@@ -11,17 +11,18 @@ import ctypes
 import json
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
 from recorder.boundary import states
 from recorder.boundary.engine import Engine, Profile, engine_version
 from recorder.boundary.interposer import Description, Hosted, replaying_interposer
-from recorder.boundary.linking import METERED, Linked, Provided, Shape, Wiring, derive
+from recorder.boundary.linking import METERED, Derived, Linked, Provided, Shape, Wiring, derive
 from recorder.boundary.memories import HostMemory
 from recorder.boundary.raw import GUEST_FRAMES, STACK_OVERFLOW, UNREACHABLE, Function, GuestExit, GuestTrap, Machine, Raw
 from replayer.cursor import Chunk, Cursor, Record
+from replayer.recorded import Recorded
 from replayer.verdict import Difference, Diverged, RecordingEnds, Verdict
 from traces._errors import RefusedError, TraceError
 from traces.layout import (
@@ -38,8 +39,10 @@ from traces.layout import (
     values_size,
 )
 from traces.manifest import Import, Manifest, import_from_json
-from traces.tables import EventsReader, StateRow, read_states
-from traces.tracedir import EVENTS, STATES, Trace
+
+if TYPE_CHECKING:
+    from traces.tables import StateRow
+    from traces.tracedir import Trace
 
 _ALL_ONES = (1 << 64) - 1
 _NO_CLOCK = _ALL_ONES
@@ -63,9 +66,11 @@ class _StackRanOut(Exception):
 class Replay:
     """One replay of one trace."""
 
-    def __init__(self, trace: Trace, module: bytes | None = None) -> None:
-        self.trace = trace
-        self.manifest: Manifest = trace.manifest
+    def __init__(self, trace: Trace | Recorded, module: bytes | None = None) -> None:
+        recorded = trace if isinstance(trace, Recorded) else Recorded.of(trace, module)
+        self.recorded = recorded
+        self.given = recorded.given
+        self.manifest: Manifest = recorded.manifest
         self.notes: list[str] = []
         self.stack_moved = False
         self._ends: set[tuple[Kind, int]] = set()
@@ -73,27 +78,18 @@ class Replay:
         self.overflowed: int | None = None
         """Event at which the guest's stack was first exhausted; from there on, a difference may be the stack's doing."""
         self.moments = 0
-        given = trace.module() if module is None else module
         try:
-            self.shape = Shape(given)
-            derivation = self.manifest.module.get("derivation", [])
-            self.derived = derive(self.shape, METERED in derivation)
-        except RefusedError as error:
-            raise TraceError(f"{trace.given}: the recorded module cannot be run: {error}") from None
-        if module is None and list(self.derived.names) != list(derivation):
-            raise TraceError(
-                f"{trace.given}: was recorded from the module rewritten as {', '.join(derivation) or 'given'}, "
-                f"this program would run it as {', '.join(self.derived.names) or 'given'}; use the version that recorded it"
-            )
-        self.engine = Engine(self._profile())
-        self.cursor = Cursor(EventsReader(trace.path / EVENTS), bool(self.manifest.outcome.get("complete")))
-        counted = self.manifest.totals.get("records")
-        if counted != self.cursor.total:
-            raise TraceError(
-                f"{trace.given}: the manifest counts {counted} events, {EVENTS} holds {self.cursor.total}; restore it from a copy"
-            )
+            self.shape = Shape(recorded.module)
+            self.derived = self._derive()
+            self.engine = Engine(self._profile())
+            self.cursor = Cursor(recorded.reader, bool(self.manifest.outcome.get("complete")))
+        except BaseException as error:
+            recorded.reader.close()
+            if isinstance(error, RefusedError):
+                raise TraceError(f"{self.given}: the recorded module cannot be run: {error}") from None
+            raise
         self.states: dict[int, list[StateRow]] = {}
-        for row in read_states(trace.path / STATES):
+        for row in recorded.states:
             self.states.setdefault(row.seq, []).append(row)
         self.imports: list[Import] = list(self.manifest.imports)
         self.hosted = [Hosted(i, e.params, e.results, None) for i, e in enumerate(self.imports)]
@@ -104,6 +100,17 @@ class Replay:
         self._refused: set[tuple[int, int]] = set()
         """Growths the operating system refused to a host while recording: ordinal of the memory, number of the request."""
 
+    def _derive(self) -> Derived:
+        """The form of the module that is to run: the one that was recorded."""
+        derivation = self.manifest.module.get("derivation", [])
+        derived = derive(self.shape, METERED in derivation)
+        if not self.recorded.substituted and list(derived.names) != list(derivation):
+            raise TraceError(
+                f"{self.given}: was recorded from the module rewritten as {', '.join(derivation) or 'given'}, "
+                f"this program would run it as {', '.join(derived.names) or 'given'}; use the version that recorded it"
+            )
+        return derived
+
     def _profile(self) -> Profile:
         """The profile the trace was recorded with: what the replay must run with, whatever this program's own is."""
         engine = self.manifest.engine
@@ -111,12 +118,12 @@ class Replay:
         recorded = engine.get("profile", {})
         if engine.get("name") != "wasmtime" or not isinstance(recorded, dict):
             name = engine.get("name")
-            raise TraceError(f"{self.trace.given}: was recorded on engine {name!r}, which this program does not have")
+            raise TraceError(f"{self.given}: was recorded on engine {name!r}, which this program does not have")
         for key, value in recorded.items():
             if not hasattr(known, key) or not isinstance(value, type(getattr(known, key))):
-                raise TraceError(f"{self.trace.given}: was recorded with engine option {key}={value!r}, unknown here; upgrade")
+                raise TraceError(f"{self.given}: was recorded with engine option {key}={value!r}, unknown here; upgrade")
         if not 0 < recorded.get("max_wasm_stack", 1) <= 64 << 20 or not 0 <= recorded.get("memory_reservation", 0) <= 64 << 30:
-            raise TraceError(f"{self.trace.given}: the manifest asks for an absurd engine configuration; restore it from a copy")
+            raise TraceError(f"{self.given}: the manifest asks for an absurd engine configuration; restore it from a copy")
         if engine.get("version") != engine_version():
             self.notes.append(f"recorded on wasmtime {engine.get('version')}, replayed on {engine_version()}")
         return Profile(**recorded)
@@ -136,7 +143,17 @@ class Replay:
     def _advance(self, record: Record) -> None:
         self.cursor.advance(record)
         if self.stop_clock is not None and self.cursor.stop_follows():
-            self.linked.stop_at(self.stop_clock)
+            self._stop_at(self.stop_clock)
+
+    def _stop_at(self, clock: int) -> None:
+        """The guest is to stop, as it did while recording, when its clock shows this."""
+        self.linked.stop_at(clock)
+
+    def _stopped_by_clock(self) -> bool:
+        return self.linked.stopped_by_clock()
+
+    def _clock(self) -> int:
+        return self.linked.clock()
 
     # -- the run -------------------------------------------------------------------------------------------------------------
 
@@ -177,10 +194,10 @@ class Replay:
         provided = [_provided(p) for p in self.manifest.provided]
         wanted = {(i.module, i.name, i.kind) for i in self.shape.other_imports}
         if wanted - {(p.module, p.name, p.kind) for p in provided}:
-            raise TraceError(f"{self.trace.given}: the manifest does not say what its imported memories, globals and tables were")
+            raise TraceError(f"{self.given}: the manifest does not say what its imported memories, globals and tables were")
         signatures = [(i.type.params, i.type.results) for i in self.shape.function_imports]  # type: ignore[union-attr]
         if signatures != [(e.params, e.results) for e in self.imports]:
-            raise TraceError(f"{self.trace.given}: the manifest's imports are not the module's; the trace is damaged")
+            raise TraceError(f"{self.given}: the manifest's imports are not the module's; the trace is damaged")
         self.engine.memories.refuses = self._refuses_growth
         self.cursor.attach(self.linked.make_window(self.cursor.window_size, None))
         limits = self.manifest.limits
@@ -189,7 +206,10 @@ class Replay:
         self.linked.instantiate_guest(self.hosted)
         if self.linked.start_failure is None:
             d = Description(tuple(self.hosted), self.shape.primary_memory)
-            self.linked.instantiate_interposer(Wiring(d, replaying_interposer(d), self._python_functions(d)))
+            self.linked.instantiate_interposer(self._wiring(d))
+
+    def _wiring(self, d: Description, lone: bool = False) -> Wiring:
+        return Wiring(d, replaying_interposer(d, lone), self._python_functions(d))
 
     def _python_functions(self, d: Description) -> dict[str, tuple[Sequence[str], Sequence[str], Callable[..., Any]]]:
         functions: dict[str, tuple[Sequence[str], Sequence[str], Callable[..., Any]]] = {
@@ -205,11 +225,15 @@ class Replay:
     def _drive(self) -> None:
         """Does what the embedder did: calls, pokes, growth, in the recorded order."""
         while (record := self.cursor.peek()) is not None:
+            self._reach(record)
             if record.kind is Kind.EXPORT:
                 self._call_guest(record)
                 self._compare_states()
             else:
                 self._effect(record)
+
+    def _reach(self, record: Record) -> None:
+        """The replay stands before this record and has the say: for whoever wants to look."""
 
     def _end(self) -> Verdict:
         if not self.cursor.complete:
@@ -230,7 +254,7 @@ class Replay:
         closer = {"trap": Kind.TRAP, "stack": Kind.TRAP, "exit": Kind.EXIT}.get(str(kind))
         # An exception of a host's or the embedder's own has no code.
         if closer is not None and isinstance(code, int) and (closer, code & 0xFFFFFFFF) not in self._ends:
-            raise TraceError(f"{self.trace.given}: the manifest says that the run ended with {kind} {code}, the events do not")
+            raise TraceError(f"{self.given}: the manifest says that the run ended with {kind} {code}, the events do not")
 
     # -- digests -------------------------------------------------------------------------------------------------------------
 
@@ -286,13 +310,16 @@ class Replay:
             if function is None:
                 answers: list[Raw] = self._started()
             else:
-                answers = self.machine.call(function, [bits for _, bits in args])
+                answers = self._invoke(function, [bits for _, bits in args])
         except (Diverged, RecordingEnds, TraceError, IndexError):
             raise
         except BaseException as error:
             self._expect_unwinding(record, error)
             return
         self._expect_return(record, function, answers)
+
+    def _invoke(self, function: Function, args: list[Raw]) -> list[Raw]:
+        return self.machine.call(function, args)
 
     def _started(self) -> list[Raw]:
         """The start function of a module in which it reaches no import ran while the module was instantiated."""
@@ -331,7 +358,7 @@ class Replay:
         """The call did not return; the recording must say the same, at this point."""
         found = self.cursor.peek()
         name = self._target(*struct.unpack_from("<II", record.body))
-        if isinstance(error, GuestTrap) and error.code == UNREACHABLE and self.linked.stopped_by_clock():
+        if isinstance(error, GuestTrap) and error.code == UNREACHABLE and self._stopped_by_clock():
             self._expect_stop(found, name)
         elif isinstance(error, GuestTrap) and error.code == STACK_OVERFLOW:
             self._expect_stack_overflow(found, name, error)
@@ -358,7 +385,7 @@ class Replay:
         self._advance(found)
 
     def _expect_stop(self, found: Record | None, name: str) -> None:
-        clock = self.linked.clock()
+        clock = self._clock()
         if found is None or found.kind is not Kind.STOP:
             raise self._diverged(found, f"{name} was stopped at instruction {clock}")
         (recorded,) = struct.unpack_from("<Q", found.body, 8)
@@ -390,6 +417,8 @@ class Replay:
         entry = self.imports[index]
         args = self._scratch(entry.params)
         record = self.cursor.peek()
+        if record is not None:
+            self._reach(record)
         if record is not None and record.kind is Kind.TRAP and _first_word(record) == STACK_OVERFLOW:
             raise _StackRanOut
         if record is not None and record.kind is Kind.STOP and record.index == index:
@@ -413,6 +442,7 @@ class Replay:
             record = self.cursor.peek()
             if record is None:
                 raise opened.malformed("the recording ends inside this call, though it is said to be complete")
+            self._reach(record)
             if record.kind is Kind.RETURN:
                 if record.index != opened.index:
                     raise record.malformed("a return that belongs to another call")
@@ -463,7 +493,7 @@ class Replay:
             self._grow(record)
         elif kind is Kind.GLOBAL:
             index, _ = struct.unpack_from("<II", record.body)
-            self._reach(record, "global", index)
+            self._must_reach(record, "global", index)
             self.linked.set_global_bits(index, int.from_bytes(record.body[8:24], "little"))
         elif kind is Kind.TABLE:
             self._table(record)
@@ -506,6 +536,7 @@ class Replay:
             )
         if not chunk.sent:
             memory.write(chunk.address, chunk.data)
+            self._wrote(record, chunk)
             return
         now = memory.read(chunk.address, len(chunk.data))
         if now != chunk.data:
@@ -518,10 +549,13 @@ class Replay:
                 f"{count} of {len(now)} bytes sent differ, the first at address {chunk.address + at:#x}",
             )
 
+    def _wrote(self, record: Record, chunk: Chunk) -> None:
+        """A host's write was repeated: for whoever wants to know."""
+
     def _grow(self, record: Record) -> None:
         what, index, delta, recorded = struct.unpack_from("<IIQQ", record.body)
         kind = "memory" if what == 0 else "table"
-        self._reach(record, kind, index)
+        self._must_reach(record, kind, index)
         previous = self.linked.grow_memory(index, delta) if what == 0 else self.linked.table_grow(index, delta)
         now = _ALL_ONES if previous is None else previous
         if now != recorded:
@@ -531,7 +565,7 @@ class Replay:
 
     def _table(self, record: Record) -> None:
         index, code, element, number, count = struct.unpack_from("<IIQQQ", record.body)
-        self._reach(record, "table", index)
+        self._must_reach(record, "table", index)
         if code == Ref.TAKEN:
             value = self.linked.table_get(index, element)
             taken = self.machine.references.number_of_function(value) if isinstance(value, wasmtime.Func) else 0
@@ -571,11 +605,10 @@ class Replay:
         hosted = Hosted(index, entry.params, entry.results, None)
         self.hosted.append(hosted)
         d = Description((hosted,), self.shape.primary_memory)
-        wiring = Wiring(d, replaying_interposer(d, lone=True), self._python_functions(d))
-        self.defined[index] = self.linked.lone_function(wiring, index)
+        self.defined[index] = self.linked.lone_function(self._wiring(d, lone=True), index)
         self.machine.references.number_of_function(self.defined[index])
 
-    def _reach(self, record: Record, kind: str, index: int) -> None:
+    def _must_reach(self, record: Record, kind: str, index: int) -> None:
         if index not in self.linked.reachable(kind):
             raise record.malformed(f"it touches {kind} {index}, which the module does not export")
 
@@ -643,7 +676,7 @@ class Replay:
         return self.shape.exports[target].name if target < len(self.shape.exports) else f"export {target}"
 
 
-def replay(trace: Trace, module: bytes | None = None) -> Verdict:
+def replay(trace: Trace | Recorded, module: bytes | None = None) -> Verdict:
     """Replays a trace and says whether the guest did the same. A trace that cannot be replayed is `unusable`, not an error."""
     try:
         return Replay(trace, module).run()

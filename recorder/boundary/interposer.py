@@ -594,19 +594,36 @@ _REPLAY_FUNCTIONS = (
 )
 
 
-def replaying_interposer(d: Description, lone: bool = False) -> str:
-    """The module that replays. It compares, applies and returns; whatever is out of the ordinary goes to `slow`."""
+_WITNESS_FUNCTIONS = (
+    ("served", ""),  # a record was served
+    ("wrote", "(param i32 i64 i32)"),  # memory, address, length of what was just written for a host
+)
+
+
+def replaying_interposer(d: Description, lone: bool = False, witnessed: bool = False) -> str:
+    """The module that replays. It compares, applies and returns; whatever is out of the ordinary goes to `slow`.
+
+    `witnessed`: it also tells two imported functions which records it served and what it wrote.
+    """
     memory = _Memory(d.memory)
-    lines = _prologue(d, [*_REPLAY_FUNCTIONS, *_reference_functions(d)], lone)
+    functions = [*_REPLAY_FUNCTIONS, *_reference_functions(d), *(_WITNESS_FUNCTIONS if witnessed else ())]
+    lines = _prologue(d, functions, lone)
     if memory.present:
-        lines.append(_replay_helpers(memory))
-    lines += [_replay_function(h, memory) for h in d.imports]
+        lines.append(_replay_helpers(memory, witnessed))
+    lines += [_replay_function(h, memory, witnessed) for h in d.imports]
     lines.append(_reach(d, lone))
     return "\n".join([*lines, ")"])
 
 
-def _replay_helpers(memory: _Memory) -> str:
+def _told(memory: _Memory, witnessed: bool, address: str, length: str) -> str:
+    if not witnessed:
+        return ""
+    return f"(call $wrote (i32.const {memory.flags >> CHUNK_MEMORY_SHIFT}) (i64.extend_i32_u {address}) {length})"
+
+
+def _replay_helpers(memory: _Memory, witnessed: bool) -> str:
     at = memory.at
+    told = _told(memory, witnessed, "(i32.load $log (local.get $q))", "(local.get $length)")
     return f"""
 (func $differs (param $address i32) (param $q i32) (param $length i32) (result i32)
   (block $done (loop $eight
@@ -679,21 +696,22 @@ def _replay_helpers(memory: _Memory) -> str:
     (local.set $word (i32.load $log offset=4 (local.get $q)))
     (local.set $length (i32.and (local.get $word) (i32.const {CHUNK_LENGTH_MASK})))
     (if (i32.eq (i32.and (local.get $word) (i32.const {_signed(~CHUNK_LENGTH_MASK & 0xFFFFFFFF)})) (i32.const {memory.flags}))
-      (then (call $write (i32.load $log (local.get $q)) (i32.add (local.get $q) (i32.const {CHUNK_HEADER})) (local.get $length))))
+      (then (call $write (i32.load $log (local.get $q)) (i32.add (local.get $q) (i32.const {CHUNK_HEADER})) (local.get $length))
+        {told}))
     (local.set $q (i32.add (i32.add (local.get $q) (i32.const {CHUNK_HEADER}))
       (i32.and (i32.add (local.get $length) (i32.const 3)) (i32.const -4))))
     (br $next))))
 """
 
 
-def _replay_function(h: Hosted, memory: _Memory) -> str:
+def _replay_function(h: Hosted, memory: _Memory, witnessed: bool) -> str:
     expected = h.index | Kind.CALL << 16 | Status.COMPLETE << 24
     checks = []
     for i, (t, at) in enumerate(_offsets(h.params, HEADER_SIZE)):
         checks.append(f"(br_if $slow {_argument_differs(t, at, i)})")
     chunks = (
         f"""(if (i32.ne (local.get $end) (i32.add (local.get $p) (i32.const {h.fixed})))
-      (then {_replay_chunks(h, memory)}))"""
+      (then {_replay_chunks(h, memory, witnessed)}))"""
         if memory.present
         else f"(br_if $slow (i32.ne (local.get $end) (i32.add (local.get $p) (i32.const {h.fixed}))))"
     )
@@ -711,13 +729,14 @@ def _replay_function(h: Hosted, memory: _Memory) -> str:
     (br_if $slow (i32.gt_u (local.get $end) (i32.load $log (i32.const {RING_LIMIT}))))
     {chunks}
     {_head_to("(local.get $end)")}
+    {"(call $served)" if witnessed else ""}
     (return {results}))
   {spilled}
   (call $slow (i32.const {h.index}))
   {slow_results})"""
 
 
-def _replay_chunks(h: Hosted, memory: _Memory) -> str:
+def _replay_chunks(h: Hosted, memory: _Memory, witnessed: bool) -> str:
     """The commonest record has one chunk of eight bytes received; it is applied without a call."""
     first = f"(i32.load $log offset={h.fixed} (local.get $p))"
     general = f"""(br_if $slow (i32.eqz (call $ordinary (i32.add (local.get $p) (i32.const {h.fixed})) (local.get $end))))
@@ -726,7 +745,9 @@ def _replay_chunks(h: Hosted, memory: _Memory) -> str:
           (i32.and (i32.eq (i32.load $log offset={h.fixed + 4} (local.get $p)) (i32.const {8 | memory.flags}))
                    (i32.eq (local.get $end) (i32.add (local.get $p) (i32.const {h.fixed + CHUNK_HEADER + 8}))))
           (i64.le_u (i64.add (i64.extend_i32_u {first}) (i64.const 8)) {memory.size}))
-      (then (i64.store $guest {memory.at(first)} (i64.load $log offset={h.fixed + CHUNK_HEADER} (local.get $p))))
+      (then
+        (i64.store $guest {memory.at(first)} (i64.load $log offset={h.fixed + CHUNK_HEADER} (local.get $p)))
+        {_told(memory, witnessed, first, "(i32.const 8)")})
       (else
         {general}))"""
 

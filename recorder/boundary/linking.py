@@ -130,13 +130,17 @@ class Derived:
     """Exported global that counts the guest's instructions (metered only)."""
     stop: str | None = None
     """Exported memory whose first word is the clock value to stop at (metered only)."""
+    unbounded: bool = False
+    """Whether what was appended may be larger than the limits set for the guest's own memories and tables."""
+    appended_memories: int = 0
+    """How many memories were appended to the guest's own."""
 
 
 def derive(shape: Shape, metered: bool) -> Derived:
     try:
         if metered:
             m = meter(shape.data)
-            return Derived(m.data, (METERED,), m.start_export, m.clock_export, m.stop_export)
+            return Derived(m.data, (METERED,), m.start_export, m.clock_export, m.stop_export, appended_memories=1)
         if shape.start_reaches_imports:
             name = unused_export_name(shape.module, "reprise:start")
             return Derived(start_to_export(shape.data, name), (START_AS_EXPORT,), name)
@@ -175,6 +179,8 @@ class Wiring:
     """Functions the interposer imports from `python`: parameters, results, callable on raw values."""
     real: Mapping[int, wasmtime.Func] = field(default_factory=dict)
     """Native functions by import index (recording only)."""
+    witness: Sequence[wasmtime.Func] = ()
+    """What a witnessed replay tells what it did (replay only): `served` and `wrote`."""
 
 
 class Linked:
@@ -193,7 +199,10 @@ class Linked:
         self._exports: Any = None
         self._provided_by_index: dict[tuple[str, int], Any] = {}
         self._functions: dict[int, Function] = {}
+        self.appended: list[HostMemory] = []
+        """The memories appended to the guest's own."""
         self._stop_memory: HostMemory | None = None
+        self._limits = (-1, -1)
         self._window: Any = None
         self._table: Any = None
 
@@ -211,6 +220,7 @@ class Linked:
         return creator.made[-1]
 
     def set_limits(self, memory_bytes: int, table_elements: int) -> None:
+        self._limits = (memory_bytes, table_elements)
         self.machine.store.set_limits(memory_size=memory_bytes, table_elements=table_elements)
 
     def provide(self, provided: Sequence[Provided]) -> None:
@@ -262,9 +272,10 @@ class Linked:
                 counters[i.kind] += 1
         guest = compile_guest(self.engine, self.derived)
         own = len(self.shape.module.memories) - self.shape.module.imported.memories
-        if self.derived.stop is not None:
-            own += 1
+        own += self.derived.appended_memories
         before = len(self.engine.memories.made)
+        if self.derived.unbounded:
+            self.machine.store.set_limits(memory_size=-1, table_elements=-1)
         try:
             instance = self.machine.instantiate(guest, imports)
         except (GuestTrap, GuestExit) as failure:
@@ -275,16 +286,23 @@ class Linked:
             reason = " ".join(str(error).split())
             raise RefusedError(f"the module cannot be instantiated: {reason}") from None
         self._exports = instance.exports(store)
+        self.set_limits(*self._limits)
         self._take_memories(before, own)
+
+    def export(self, name: str) -> Any:
+        """What the module that runs exports under that name."""
+        return self._exports[name]
 
     def _take_memories(self, before: int, own: int) -> None:
         # A heap for garbage-collected values is made through the creator too, before the guest's own memories.
         made = self.engine.memories.made[before:]
         mine = made[len(made) - own :] if own and len(made) >= own else []
-        if self.derived.stop is not None and mine:
-            self._stop_memory = mine.pop()
+        guests = len(mine) - self.derived.appended_memories
+        self.memories.extend(mine[:guests])
+        self.appended = mine[guests:]
+        if self.derived.stop is not None and self.appended:
+            self._stop_memory = self.appended[0]
             self.stop_at(NO_LIMIT)
-        self.memories.extend(mine)
 
     def instantiate_interposer(self, wiring: Wiring) -> None:
         """Instantiates the interposer, which fills the trampoline's table."""
@@ -296,6 +314,7 @@ class Linked:
         imports: list[Any] = []
         for params, results, call in wiring.python.values():
             imports.append(self.machine.host_function(params, results, call))
+        imports += wiring.witness
         imports.append(self._window)
         if d.memory is not None:
             imports.append(self.memory_extern(d.memory.index))

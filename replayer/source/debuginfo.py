@@ -381,10 +381,10 @@ def _holds(die: Die, pc: int) -> bool:
 
 def _declared_in(scope: Die) -> Iterator[Die]:
     """The variables of one scope. Those an inlined function has and its inlined body has not are optimised out: they
-    come last."""
+    come last. Variables that the compiler invented, such as the length of an array, are not shown; `this` is."""
     origins = set()
     for child in scope.children:
-        if child.tag in _VARIABLES:
+        if child.tag in _VARIABLES and not (child.tag == "variable" and child.has("DW_AT_artificial")):
             origin = child.reference("DW_AT_abstract_origin")
             if origin is not None:
                 origins.add(origin.offset)

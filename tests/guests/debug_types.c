@@ -127,3 +127,10 @@ EXPORT("keep") void *keep(int index) {
     void *all[] = {&nothing_there, &five, &a_box, &an_empty};
     return all[index];
 }
+
+EXPORT("many") int many(int count) {
+    int squares[count];
+    for (int i = 0; i < count; i++) squares[i] = i * i;
+    stop(squares[0]);
+    return squares[count - 1];
+}

@@ -287,3 +287,30 @@ def test_optionals_and_tagged_unions_of_zig() -> None:
         assert (box.name, box.type_name, [child.text for child in box.children]) == ("box", "short[2]", ["3", "4"])
 
     stopped("debug_types_O0_4", 91, 1, look)
+
+
+@pytest.mark.parametrize("name", UNOPTIMISED)
+def test_an_array_of_variable_length(name: str) -> None:
+    """Every local is 4096 and every word of memory is 3: so the array has three elements, each of them 3."""
+    _, info = load(name)
+    number = (GUESTS / C).read_text().splitlines().index("    stop(squares[0]);") + 1
+
+    class Threes:
+        pc = info.line_starts(C, number)[0]
+
+        def local(self, index: int) -> int | None:
+            return 4096
+
+        def operand(self, index: int) -> int | None:
+            return None
+
+        def global_(self, index: int) -> int | None:
+            return None
+
+        def memory(self, address: int, length: int) -> bytes | None:
+            return (b"\3\0\0\0" * length)[:length]
+
+    found = {variable.name: info.read(variable, Threes()) for variable in info.variables(Threes.pc)}
+    assert set(found) == {"count", "squares"}
+    assert (found["squares"].text, found["squares"].address) == ("[3, 3, 3]", 4096)
+    assert [child.name for child in found["squares"].children] == ["[0]", "[1]", "[2]"]
