@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -107,8 +107,12 @@ class Cursor:
         of an instruction."""
         self._special: int | None = None if complete else self.end - 1
         """Number of a record that must come to the slow path: after it, the replay has something to do."""
-        self._hidden: int | None = None
-        """Its address, once it is in the window; it is made to look open there."""
+        self._hidden: set[int] = set()
+        """Addresses of records in the window that are made to look open."""
+        self._pause: int | None = None
+        """Number of another record that must come to the slow path, because someone wants to look."""
+        self.on_load: Callable[[Window], None] = lambda _: None
+        """Told of each window when it is in place."""
 
     def attach(self, memory: HostMemory) -> None:
         """Gives the cursor the window's memory, of at least `window_size` bytes."""
@@ -165,14 +169,31 @@ class Cursor:
         ctypes.memmove(self.memory.base + RING_DATA, window.address, length)
         self._put(layout.RING_LIMIT, RING_DATA + length)
         self.head = RING_DATA
-        self._hidden = None
-        if self._special is not None and 0 <= self._special - window.first < window.rows:
-            at = RING_DATA + window.offsets[self._special - window.first]
-            status = ctypes.c_uint8.from_address(self.memory.base + at + 7)
-            kind = ctypes.c_uint8.from_address(self.memory.base + at + 6).value
-            if kind == Kind.CALL and status.value == Status.COMPLETE:
-                status.value = Status.OPEN
-                self._hidden = at
+        self._hidden = set()
+        self._hide(self._special)
+        self._hide(self._pause)
+        self.on_load(window)
+
+    def _hide(self, seq: int | None) -> None:
+        """Makes a record look open, if it is in the window: the interposer leaves those to the slow path."""
+        window = self._window
+        if seq is None or window is None or not 0 <= seq - window.first < window.rows:
+            return
+        at = RING_DATA + window.offsets[seq - window.first]
+        status = ctypes.c_uint8.from_address(self.memory.base + at + 7)
+        kind = ctypes.c_uint8.from_address(self.memory.base + at + 6).value
+        if kind == Kind.CALL and status.value == Status.COMPLETE:
+            status.value = Status.OPEN
+            self._hidden.add(at)
+
+    def pause_at(self, seq: int | None) -> None:
+        """Brings this record, of those to come, to the slow path."""
+        self._pause = seq
+        self._hide(seq)
+
+    @property
+    def window_first(self) -> int:
+        return 0 if self._window is None else self._window.first
 
     def seq(self) -> int:
         """Number of the record at the head: as many as were served so far."""
@@ -202,7 +223,7 @@ class Cursor:
         size, index, kind, status, _ = _HEADER.unpack(ctypes.string_at(self.memory.base + at, HEADER_SIZE))
         if size < HEADER_SIZE or at + size > limit:
             raise TraceError(f"event {seq}: a record has an impossible size; the trace is damaged, restore it from a copy")
-        if at == self._hidden:
+        if at in self._hidden:
             status = Status.COMPLETE
         body = ctypes.string_at(self.memory.base + at + HEADER_SIZE, size - HEADER_SIZE)
         try:

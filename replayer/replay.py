@@ -63,6 +63,10 @@ class _StackRanOut(Exception):
     """The recorded run exhausted its stack before the import the replay has just reached."""
 
 
+class Abandoned(BaseException):
+    """Whoever looks at this replay has seen enough: it is not run to its end."""
+
+
 class Replay:
     """One replay of one trace."""
 
@@ -81,7 +85,7 @@ class Replay:
         try:
             self.shape = Shape(recorded.module)
             self.derived = self._derive()
-            self.engine = Engine(self._profile())
+            self.engine = self._make_engine()
             self.cursor = Cursor(recorded.reader, bool(self.manifest.outcome.get("complete")))
         except BaseException as error:
             recorded.reader.close()
@@ -110,6 +114,9 @@ class Replay:
                 f"this program would run it as {', '.join(derived.names) or 'given'}; use the version that recorded it"
             )
         return derived
+
+    def _make_engine(self) -> Engine:
+        return Engine(self._profile())
 
     def _profile(self) -> Profile:
         """The profile the trace was recorded with: what the replay must run with, whatever this program's own is."""
@@ -311,7 +318,7 @@ class Replay:
                 answers: list[Raw] = self._started()
             else:
                 answers = self._invoke(function, [bits for _, bits in args])
-        except (Diverged, RecordingEnds, TraceError, IndexError):
+        except (Diverged, RecordingEnds, TraceError, IndexError, Abandoned):
             raise
         except BaseException as error:
             self._expect_unwinding(record, error)

@@ -74,6 +74,9 @@ REASON_HIT: Final = 1
 REASON_FULL: Final = 2
 """The log has no room: the machine takes it away, and the guest goes on."""
 
+FOREIGN_FRAME: Final = 0xFFFFFFFF
+"""Function of the mark in the dump that stands where a host called back into the guest."""
+
 _HEADER: Final = struct.Struct("<qIIq")
 
 
@@ -353,7 +356,37 @@ class Control:
     def clear_flags(self) -> None:
         ctypes.memset(self.memory.base + self.layout.flags, 0, self.layout.log - self.layout.flags)
 
+    @property
+    def next_mark_place(self) -> int:
+        return self.word(MARK_NEXT) >> 3
+
+    def host_wrote(self, event: int, left: int, memory: int, address: int, data: bytes) -> bool:
+        """Logs what the replay wrote on behalf of a host, as the interposer would. False: it is not watched."""
+        watched = self.word(WATCH_MEMORY)
+        low, high = self.long(WATCH_LOW), self.long(WATCH_HIGH) % (1 << 64)
+        if not self.word(LISTENING) or watched not in (-1, memory) or address >= high or address + len(data) <= low:
+            return False
+        head = self.word(LOG_HEAD)
+        for at in range(0, len(data), _PIECE):
+            piece = data[at : at + _PIECE]
+            entry = _HEADER.pack(left, event, len(piece) | memory << _MEMORY_SHIFT | LOG_HOST, address + at)
+            self.memory.write(head, entry + piece + bytes(-len(piece) % 8))
+            head += _HEADER.size + (len(piece) + 7 & ~7)
+            self._put32(LOG_HEAD, head)
+        return True
+
+    @property
+    def log_room(self) -> int:
+        return self.layout.log + LOG_SIZE - self.word(LOG_HEAD)
+
     # -- frames
+
+    def foreign_frame(self, index: int) -> None:
+        """Marks in the dump that the frames so far were called from inside this import."""
+        head = self.dump_head
+        if head + 16 <= self.layout.mirror:
+            self.memory.write(head, struct.pack("<IIII", FOREIGN_FRAME, index, 0, 16))
+        self._put32(8, head + 16)
 
     @property
     def dump_head(self) -> int:

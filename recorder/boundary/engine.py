@@ -68,9 +68,12 @@ class Profile:
 class Engine:
     """A wasmtime engine with the profile, and the creator through which every linear memory is made."""
 
-    def __init__(self, profile: Profile | None = None) -> None:
+    def __init__(self, profile: Profile | None = None, *, one_thread: bool = False) -> None:
+        """`one_thread`: the engine starts no threads to compile with, because the process is going to fork."""
         self.profile = profile or Profile()
+        self.one_thread = one_thread
         self.memories = MemoryCreator()
+        self._adopted: dict[bytes, wasmtime.Module] = {}
         self.engine = wasmtime.Engine(self._config())
         # The engine calls into the creator for as long as it lives, whoever still holds it.
         self.engine._memories = self.memories  # type: ignore[attr-defined]
@@ -80,6 +83,8 @@ class Engine:
         config = wasmtime.Config()
         raw = config.ptr()
         config.cranelift_opt_level = "speed"
+        if self.one_thread:
+            config.parallel_compilation = False
         config.wasm_threads = p.threads
         config.wasm_tail_call = p.tail_call
         config.wasm_reference_types = p.reference_types
@@ -114,6 +119,9 @@ class Engine:
 
     def compile(self, wasm: bytes) -> wasmtime.Module:
         """Compiles `wasm`, or takes its machine code from the user's private cache."""
+        adopted = self._adopted.get(wasm)
+        if adopted is not None:
+            return adopted
         path = _cache_path(self.profile, wasm)
         if path is not None:
             cached = _load(self.engine, path)
@@ -125,14 +133,19 @@ class Engine:
         return module
 
 
-def _cache_dir() -> Path | None:
+    def adopt(self, wasm: bytes, code: bytes) -> None:
+        """Takes machine code that an engine of the same profile made of `wasm` in a process of this program."""
+        self._adopted[wasm] = wasmtime.Module.deserialize(self.engine, code)
+
+
+def cache_dir(kind: str = "code") -> Path | None:
     """The user's private cache, or None if there is none that only the user can write (code is executed from it)."""
     if os.environ.get("REPRISE_NO_CACHE"):
         return None
     base = os.environ.get("XDG_CACHE_HOME") or (Path.home() / ".cache" if os.environ.get("HOME") else None)
     if base is None:
         return None
-    path = Path(base) / "reprise" / "code"
+    path = Path(base) / "reprise" / kind
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()
@@ -143,7 +156,7 @@ def _cache_dir() -> Path | None:
 
 
 def _cache_path(profile: Profile, wasm: bytes) -> Path | None:
-    directory = _cache_dir()
+    directory = cache_dir()
     if directory is None:
         return None
     key = hashlib.sha256(f"{profile.fingerprint()} {platform.machine()} {_cpu_features()}".encode() + wasm).hexdigest()

@@ -421,10 +421,11 @@ class Linked:
         except wasmtime.WasmtimeError:
             return None
 
-    def global_bits(self, index: int) -> Raw:
-        """Raw bits of a global. References become 0 (null) or 1."""
+    def global_bits(self, index: int, extern: Any = None) -> Raw:
+        """Raw bits of a global, whose extern may be given. References become 0 (null) or 1."""
         value = ffi.wasmtime_val_t()
-        ffi.wasmtime_global_get(self.machine.context, ctypes.byref(self._extern("global", index)._global), ctypes.byref(value))
+        extern = extern or self._extern("global", index)
+        ffi.wasmtime_global_get(self.machine.context, ctypes.byref(extern._global), ctypes.byref(value))
         kind = self.shape.module.globals[index].value
         width = VALUE_SIZE.get(kind)
         if width is None or kind in ("funcref", "externref"):
