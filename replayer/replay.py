@@ -41,7 +41,7 @@ from traces.layout import (
 from traces.manifest import Import, Manifest, import_from_json
 
 if TYPE_CHECKING:
-    from traces.tables import StateRow
+    from traces.states import StateRow
     from traces.tracedir import Trace
 
 _ALL_ONES = (1 << 64) - 1
@@ -119,21 +119,9 @@ class Replay:
         return Engine(self._profile())
 
     def _profile(self) -> Profile:
-        """The profile the trace was recorded with: what the replay must run with, whatever this program's own is."""
-        engine = self.manifest.engine
-        known = Profile()
-        recorded = engine.get("profile", {})
-        if engine.get("name") != "wasmtime" or not isinstance(recorded, dict):
-            name = engine.get("name")
-            raise TraceError(f"{self.given}: was recorded on engine {name!r}, which this program does not have")
-        for key, value in recorded.items():
-            if not hasattr(known, key) or not isinstance(value, type(getattr(known, key))):
-                raise TraceError(f"{self.given}: was recorded with engine option {key}={value!r}, unknown here; upgrade")
-        if not 0 < recorded.get("max_wasm_stack", 1) <= 64 << 20 or not 0 <= recorded.get("memory_reservation", 0) <= 64 << 30:
-            raise TraceError(f"{self.given}: the manifest asks for an absurd engine configuration; restore it from a copy")
-        if engine.get("version") != engine_version():
-            self.notes.append(f"recorded on wasmtime {engine.get('version')}, replayed on {engine_version()}")
-        return Profile(**recorded)
+        profile, notes = recorded_profile(self.manifest, self.given)
+        self.notes += notes
+        return profile
 
     def _recorded_stop(self) -> int | None:
         """The clock at which a metered run was stopped by its own check; None if it was not.
@@ -159,7 +147,7 @@ class Replay:
     def _stopped_by_clock(self) -> bool:
         return self.linked.stopped_by_clock()
 
-    def _clock(self) -> int:
+    def _clock(self) -> int | None:
         return self.linked.clock()
 
     # -- the run -------------------------------------------------------------------------------------------------------------
@@ -681,6 +669,25 @@ class Replay:
         if target & TABLE_TARGET:
             return f"table {target & ~TABLE_TARGET}[{element}]"
         return self.shape.exports[target].name if target < len(self.shape.exports) else f"export {target}"
+
+
+def recorded_profile(manifest: Manifest, given: str) -> tuple[Profile, list[str]]:
+    """The profile a trace was recorded with: what a replay must run with, whatever this program's own is; and what to note."""
+    engine = manifest.engine
+    notes: list[str] = []
+    known = Profile()
+    recorded = engine.get("profile", {})
+    if engine.get("name") != "wasmtime" or not isinstance(recorded, dict):
+        name = engine.get("name")
+        raise TraceError(f"{given}: was recorded on engine {name!r}, which this program does not have")
+    for key, value in recorded.items():
+        if not hasattr(known, key) or not isinstance(value, type(getattr(known, key))):
+            raise TraceError(f"{given}: was recorded with engine option {key}={value!r}, unknown here; upgrade")
+    if not 0 < recorded.get("max_wasm_stack", 1) <= 64 << 20 or not 0 <= recorded.get("memory_reservation", 0) <= 64 << 30:
+        raise TraceError(f"{given}: the manifest asks for an absurd engine configuration; restore it from a copy")
+    if engine.get("version") != engine_version():
+        notes.append(f"recorded on wasmtime {engine.get('version')}, replayed on {engine_version()}")
+    return Profile(**recorded), notes
 
 
 def replay(trace: Trace | Recorded, module: bytes | None = None) -> Verdict:

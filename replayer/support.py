@@ -102,9 +102,7 @@ def support_module(module: Module, twin: Twin, marks: int) -> str:
     """Its text. `marks` is how many records a window can hold."""
     memories = module.memories
     layout = twin.layout
-    numeric = [
-        (i, g) for i, g in enumerate(module.globals) if g.mutable and g.value in ("i32", "i64", "f32", "f64", "v128")
-    ]
+    numeric = [(i, g) for i, g in enumerate(module.globals) if g.mutable and g.value in ("i32", "i64", "f32", "f64", "v128")]
     lines = [
         "(module",
         '(import "python" "pause" (func $pause (param i32 i32)))',
@@ -121,7 +119,7 @@ def support_module(module: Module, twin: Twin, marks: int) -> str:
     lines.append(_HELPERS.format(**_constants(layout)))
     lines.append(_set_global(numeric))
     lines += [_stored(i, memory.limits.is_64) for i, memory in enumerate(memories)]
-    lines.append(_wrote(memories and [m.limits.is_64 for m in memories] or []))
+    lines.append(_wrote((memories and [m.limits.is_64 for m in memories]) or []))
     names = " ".join(["$stop", "$set_global", *(f"$stored{i}" for i in range(len(memories)))])
     lines.append(f"(elem (i32.const 0) func {names})")
     return "\n".join([*lines, ")"])
@@ -271,9 +269,7 @@ def _wrote(memories: list[bool]) -> str:
     event = f"(i32.add (i32.load $s offset={WINDOW_FIRST} (i32.const 0)) "
     event += f"(i32.shr_u (i32.load $s offset={MARK_NEXT} (i32.const 0)) (i32.const 3)))"
     for memory, is64 in enumerate(memories):
-        cases.append(
-            f"(if (i32.eq (local.get $memory) (i32.const {memory})) (then {_pieces(memory, is64, event, LOG_HOST)}))"
-        )
+        cases.append(f"(if (i32.eq (local.get $memory) (i32.const {memory})) (then {_pieces(memory, is64, event, LOG_HOST)}))")
     return f"""(func (export "wrote") (param $memory i32) (param $address i64) (param $size i32)
   (local $length i64) (local $piece i32) (local $left i64)
   (if (i32.eqz (i32.load $s offset={LISTENING} (i32.const 0))) (then (return)))
@@ -282,7 +278,6 @@ def _wrote(memories: list[bool]) -> str:
   (if (i32.eqz {_watched("(local.get $memory)")}) (then (return)))
   {" ".join(cases)}
   (call $noted (i32.const -1)))"""
-
 
 
 class Control:
@@ -350,11 +345,18 @@ class Control:
         self._put32(DEPTH, depth)
         self._put32(MAX_DEPTH, limit)
 
-    def set_flag(self, pc: int, flag: int) -> None:
-        ctypes.c_uint8.from_address(self.memory.base + self.layout.flags + pc).value = flag
+    def set_flags(self, flags: bytes | bytearray) -> None:
+        """A byte for every pc: a head's HEAD_… bits, where calls are counted, and FLAG_LOG."""
+        self.memory.write(self.layout.flags, bytes(flags))
 
-    def clear_flags(self) -> None:
-        ctypes.memset(self.memory.base + self.layout.flags, 0, self.layout.log - self.layout.flags)
+    @property
+    def last_pc(self) -> int:
+        """The head passed last, while someone listened."""
+        return self.word(LAST_PC)
+
+    @property
+    def last_left(self) -> int:
+        return self.long(LAST_LEFT)
 
     @property
     def next_mark_place(self) -> int:

@@ -27,10 +27,23 @@ from typing import Final
 
 from recorder.wasm import effects
 from recorder.wasm import instructions as ops
-from recorder.wasm.binary import CUSTOM_SECTION, Reader, WasmError, custom_section, section, sleb, uleb, vec
+from recorder.wasm.binary import Reader, WasmError, custom_section, section, sleb, uleb, vec
 from recorder.wasm.effects import MEMARG, NO_IMMEDIATE, ONE_LEB, encode_type, is_reference
 from recorder.wasm.metering import BRANCH_HINTS, drops_section, read_hints
-from recorder.wasm.module import CODE, EXPORT, GLOBAL, MEMORY, TABLE, TYPE, Body, Export, FuncType, Module, parse_module, read_locals
+from recorder.wasm.module import (
+    CODE,
+    EXPORT,
+    GLOBAL,
+    MEMORY,
+    TABLE,
+    TYPE,
+    Body,
+    Export,
+    FuncType,
+    Module,
+    parse_module,
+    read_locals,
+)
 from recorder.wasm.rewrite import encode_export, rebuild, unused_export_name
 
 TWIN_VERSION: Final = 1
@@ -351,7 +364,13 @@ def _memarg(opcode: bytes, align: int, memory: int, offset: int) -> bytes:
     return opcode + bytes((align,)) + uleb(offset)
 
 
-_SLOT_STORES: Final = {"i32": (b"\x36", 2), "i64": (b"\x37", 3), "f32": (b"\x38", 2), "f64": (b"\x39", 3), "v128": (b"\xfd\x0b", 4)}
+_SLOT_STORES: Final = {
+    "i32": (b"\x36", 2),
+    "i64": (b"\x37", 3),
+    "f32": (b"\x38", 2),
+    "f64": (b"\x39", 3),
+    "v128": (b"\xfd\x0b", 4),
+}
 
 
 class _Body:

@@ -36,6 +36,9 @@ TWIN_STACK: Final = 8
 class Owner(Protocol):
     """Who owns a replay of a twin, and is asked at every rest. Each method returns when the guest may go on."""
 
+    def at_start(self) -> None:
+        """The guest stands ready; nothing has run."""
+
     def at_head(self, clock: int, pc: int) -> None:
         """At the head of a stretch; `clock` is the mark of its first instruction."""
 
@@ -70,6 +73,8 @@ class TwinReplay(Replay):
         """The clock at which the recorded run was stopped, once everything before the stop has been served."""
         self.fuel_met = False
         self._native_stack = stack
+        self.calls = 0
+        """Calls into the guest that have not returned."""
         super().__init__(recorded)
         if code is not None:
             self.engine.adopt(twin.data, code)
@@ -112,10 +117,10 @@ class TwinReplay(Replay):
         self._witness = [exports["served"], exports["wrote"]]
         self.control.target = FOREVER
         self._set_left(FOREVER)
-        self.linked_up()
-
-    def linked_up(self) -> None:
-        """The guest stands ready; nothing has run."""
+        self.owner.at_start()
+        if self.unwinding:
+            raise Abandoned
+        self.rearm()
 
     # -- the clock
 
@@ -135,6 +140,8 @@ class TwinReplay(Replay):
         """Puts the goal, and whether someone listens, into effect."""
         if begun is None:
             begun = self.begun
+        if self.listening:
+            self.owner.on_log(self.control.take_log())  # its entries count down to the old target
         goal = self.goal if self.fuel is None else min(self.goal, self.fuel)
         self.control.target = goal
         self._set_left(goal - begun - (BIAS if self.listening else 0))
@@ -187,7 +194,11 @@ class TwinReplay(Replay):
             self.rearm()
 
     def _invoke(self, function: Function, args: list[Raw]) -> list[Raw]:
-        answers = self.machine.call(function, args)
+        self.calls += 1
+        try:
+            answers = self.machine.call(function, args)
+        finally:
+            self.calls -= 1
         if self.unwinding:
             raise Abandoned
         if self.fuel is not None and self.begun >= self.fuel:

@@ -20,7 +20,7 @@ from itertools import accumulate
 from json import dumps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,7 @@ from traces._errors import RecordingError, TraceError
 from traces.columns import SCHEMA, Columniser
 from traces.layout import HEADER_SIZE, MAX_WINDOW
 from traces.manifest import Export, Import, Manifest
+from traces.states import StateLike, StateRow
 
 COLUMN_LIMIT: Final = 1 << 30
 """Bytes that one column of one row group may take, at most; readers refuse more before they allocate."""
@@ -73,46 +74,6 @@ SPANS_SCHEMA: Final = pa.schema(
 
 RUN_SPAN: Final = -1
 """`span_id` of the span that holds the whole run; every other id is the `seq` of the call that opened it."""
-
-
-class StateLike(Protocol):
-    """What a row of the states table is made from."""
-
-    @property
-    def what(self) -> str: ...
-    @property
-    def index(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def pages(self) -> tuple[bytes, ...]: ...
-    @property
-    def value(self) -> bytes | None: ...
-
-
-@dataclass(frozen=True)
-class StateRow:
-    """What one memory, global or table was at a moment of the recording."""
-
-    seq: int
-    """The moment: as many records had happened."""
-    what: str
-    """"memory", "global" or "table"."""
-    index: int
-    name: str
-    """As exported; empty when it is not."""
-    size: int
-    """Bytes of a memory, elements of a table, 0 for a global."""
-    digest: bytes
-    """32 bytes; for a memory the root over `pages`."""
-    pages: tuple[bytes, ...] = ()
-    """One digest per 64 KiB page; memories only."""
-    value: bytes | None = None
-    """16 bytes, raw bits, little-endian; globals only."""
 
 
 @dataclass(frozen=True)

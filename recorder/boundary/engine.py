@@ -117,8 +117,10 @@ class Engine:
         ffi.wasmtime_config_host_memory_creator_set(raw, ctypes.byref(self.memories.raw))
         return config
 
-    def compile(self, wasm: bytes) -> wasmtime.Module:
-        """Compiles `wasm`, or takes its machine code from the user's private cache."""
+    def compile(self, wasm: bytes, *, keep: bool = True) -> wasmtime.Module:
+        """Compiles `wasm`, or takes its machine code from the user's private cache. Without `keep`, the cache is left alone."""
+        if not keep:
+            return wasmtime.Module(self.engine, wasm)
         adopted = self._adopted.get(wasm)
         if adopted is not None:
             return adopted
@@ -131,7 +133,6 @@ class Engine:
         if path is not None:
             _save(module, path)
         return module
-
 
     def adopt(self, wasm: bytes, code: bytes) -> None:
         """Takes machine code that an engine of the same profile made of `wasm` in a process of this program."""

@@ -1,0 +1,286 @@
+"""The machine's side of its worker processes: what they are given, how they are started, and how they are spoken to.
+
+A `Moment` is a guest at rest in a process. The first is made by starting a process anew; every other is a fork of one. Each has a
+socket of its own, and ends when that is closed: so nothing outlives this process, whatever becomes of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from recorder.boundary.engine import Engine
+from recorder.wasm.binary import WasmError
+from recorder.wasm.module import Module, parse_module
+from replayer import wire
+from replayer.image import Piece, write_image
+from replayer.recorded import Recorded
+from replayer.replay import recorded_profile
+from replayer.twin import Twin
+from replayer.twincache import load_twin, write_twin
+from replayer.wire import Closed, Message
+from traces._errors import RefusedError, RepriseError
+from traces.tracedir import Trace
+
+STACK_FACTOR: Final = 8
+"""A twin's frames are larger than those of the module it was made from."""
+_START: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from replayer.station import main; import os; os._exit(main(sys.argv[2:]))"
+)
+CAN_FORK: Final = hasattr(os, "fork") and sys.platform.startswith("linux")
+
+
+class WorkerDied(RepriseError):
+    """A process of the machine is gone. The machine starts another and goes on; this says what happened."""
+
+
+class Cancelled(Exception):
+    """Whoever asked no longer wants to know."""
+
+
+Watch = Callable[[int, int], None]
+"""Told how far a running guest is: clock and events. May raise Cancelled."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one look at a moment found."""
+
+    position: Message
+    frames: list[list[Any]]
+    """Innermost first: function, pc, locals, operands."""
+    count: int
+    """How many frames there are; `frames` may hold fewer."""
+
+
+class Moment:
+    """A guest at rest in a process of its own."""
+
+    def __init__(self, sock: socket.socket, pid: int, position: Message) -> None:
+        self._sock = sock
+        self.pid = pid
+        self.position = position
+        self._lock = threading.Lock()
+
+    @property
+    def clock(self) -> int:
+        return int(self.position["clock"])
+
+    @property
+    def events(self) -> int:
+        """Records served so far."""
+        return int(self.position["events"])
+
+    # -- talking
+
+    def ask(self, message: Message, watch: Watch | None = None) -> tuple[Message, bytes, int | None]:
+        """Sends one thing and waits for the answer. Raises WorkerDied, or RepriseError with what the process found wrong."""
+        with self._lock:
+            try:
+                wire.send(self._sock, message)
+                while True:
+                    answer, blob, handle = wire.receive(self._sock)
+                    if "progress" in answer:
+                        if watch is not None:
+                            watch(answer["progress"], answer["events"])
+                        continue
+                    break
+            except Closed as error:
+                raise WorkerDied(f"a process of the time machine died ({error})") from None
+        if "error" in answer:
+            raise RepriseError(f"the time machine: {answer['error']}")
+        if "fatal" in answer:
+            raise RefusedError(answer["fatal"])
+        return answer, blob, handle
+
+    def fork(self) -> Moment:
+        """Another process with the guest at rest at the same moment."""
+        answer, _, handle = self.ask({"do": "fork"})
+        if handle is None:
+            raise WorkerDied("a process of the time machine could not fork")
+        return Moment(socket.socket(fileno=handle), answer["forked"], answer["at"])
+
+    def go(self, clock: int | None = None, event: int | None = None, watch: Watch | None = None) -> Message:
+        """Runs on to a clock, an event, or the end; returns the new position."""
+        answer, _, _ = self.ask({"do": "go", "clock": clock, "event": event}, watch)
+        self.position = answer["at"]
+        return self.position
+
+    def scan(self, message: Message, watch: Watch | None = None) -> Any:
+        """Runs on and tells what the guest did on the way. The moment may be gone afterwards."""
+        answer, _, _ = self.ask({"do": "scan", **message}, watch)
+        self.position = answer["at"]
+        return answer["scan"]
+
+    def view(self, steps: int = 0, frames: int = 256) -> View:
+        """Looks at the guest, `steps` instructions on. From then on this moment can only be looked at."""
+        answer, _, _ = self.ask({"do": "view", "steps": steps, "frames": frames})
+        return View(answer["view"], answer["frames"], answer["count"])
+
+    def memory(self, index: int, address: int, length: int) -> bytes:
+        return self.ask({"do": "memory", "index": index, "address": address, "length": length})[1]
+
+    def memory_sizes(self) -> list[int]:
+        return list(self.ask({"do": "sizes"})[0]["memories"])
+
+    def globals(self) -> list[int]:
+        return list(self.ask({"do": "globals"})[0]["globals"])
+
+    def table(self, index: int, start: int, length: int) -> Message:
+        return self.ask({"do": "table", "index": index, "start": start, "length": length})[0]
+
+    def digests(self) -> list[list[Any]]:
+        return list(self.ask({"do": "digest"})[0]["states"])
+
+    def threads(self) -> Message:
+        return self.ask({"do": "threads"})[0]
+
+    def close(self) -> None:
+        """Lets the process go."""
+        self._sock.close()
+
+    def kill(self) -> None:
+        """Ends the process whatever it is doing."""
+        with contextlib.suppress(OSError):
+            # The socket goes too: should the number have been given to another process, nothing was asked of it but this.
+            os.kill(self.pid, 9)
+        self._sock.close()
+
+    def receive(self) -> tuple[Message, bytes, int | None]:
+        """What a process says on its own account, during the pass."""
+        return wire.receive(self._sock)
+
+    def send(self, message: Message) -> None:
+        wire.send(self._sock, message)
+
+
+class Job:
+    """What worker processes are given: the twin, its machine code, the journal image, and where marks go. Files without a name."""
+
+    def __init__(self, trace: Trace) -> None:
+        recorded = Recorded.of(trace)
+        self._handles: list[int] = []
+        try:
+            self._prepare(trace, recorded)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            recorded.reader.close()
+
+    def _prepare(self, trace: Trace, recorded: Recorded) -> None:
+        try:
+            self.module: Module = parse_module(recorded.module)
+            self.twin: Twin = load_twin(recorded.module)
+        except WasmError as error:
+            raise RefusedError(f"{recorded.given}: the time machine cannot run the recorded module: {error}") from None
+        profile, self.notes = recorded_profile(recorded.manifest, recorded.given)
+        self.stack = profile.max_wasm_stack * STACK_FACTOR
+        hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        if hard != resource.RLIM_INFINITY:
+            self.stack = max(profile.max_wasm_stack, min(self.stack, hard - (16 << 20)))
+        engine = Engine(replace(profile, max_wasm_stack=self.stack))
+        code = bytes(engine.compile(self.twin.data).serialize())
+        image, pieces = write_image(recorded.reader.windows())
+        self._handles.append(image)
+        self.pieces: list[Piece] = pieces
+        self.rows = recorded.reader.rows
+        self.marks = self._file(b"")
+        os.truncate(self.marks, self.rows * 8)
+        self.image = image
+        self._module = self._file(recorded.module)
+        self._twin = self._file(write_twin(self.twin, recorded.module))
+        self._code = self._file(code)
+        self._job = {
+            "given": recorded.given,
+            "manifest": recorded.manifest.to_json(),
+            "module": self._module,
+            "twin": self._twin,
+            "code": self._code,
+            "image": image,
+            "marks": self.marks,
+            "pieces": [list(asdict(piece).values()) for piece in pieces],
+            "rows": recorded.reader.rows,
+            "largest_window": recorded.reader.largest_window,
+            "trailing": {kind: recorded.reader.trailing(kind) for kind in ("stop", "grow_failed")},
+            "states": [_state_json(row) for row in recorded.states],
+            "stack": self.stack,
+        }
+
+    def _file(self, data: bytes) -> int:
+        """A private file without a name that holds `data`."""
+        handle, path = tempfile.mkstemp(prefix="reprise-")
+        os.unlink(path)
+        self._handles.append(handle)
+        with open(handle, "wb", closefd=False) as file:
+            file.write(data)
+        return handle
+
+    def start(self) -> Moment:
+        """Starts a worker process anew; its guest rests before its first instruction."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        root = str(Path(__file__).resolve().parent.parent)
+        with tempfile.TemporaryFile() as complaints:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _START, root, str(theirs.fileno())],
+                pass_fds=[theirs.fileno(), *self._handles],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                start_new_session=True,
+            )
+            theirs.close()
+            _reap(process)
+            try:
+                wire.send(ours, self._job)
+                answer, _, _ = wire.receive(ours)
+            except Closed:
+                complaints.seek(0)
+                said = complaints.read().decode(errors="replace").strip().splitlines()
+                ours.close()
+                raise WorkerDied(
+                    f"the time machine's worker process died as it started ({said[-1] if said else 'it said nothing'})"
+                ) from None
+        if "fatal" in answer:
+            ours.close()
+            raise RefusedError(answer["fatal"])
+        return Moment(ours, process.pid, answer["at"])
+
+    def mark_clocks(self, first: int, count: int) -> Sequence[int]:
+        """The clocks at which records were served, as far as the pass has come."""
+        data = os.pread(self.marks, count * 8, first * 8)
+        return memoryview(data).cast("Q").tolist()
+
+    def close(self) -> None:
+        for handle in self._handles:
+            with contextlib.suppress(OSError):
+                os.close(handle)
+        self._handles.clear()
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a process in the background, so that it leaves no zombie."""
+    threading.Thread(target=process.wait, name="reprise-reaper", daemon=True).start()
+
+
+def _state_json(row: Any) -> dict[str, Any]:
+    return {
+        "seq": row.seq,
+        "what": row.what,
+        "index": row.index,
+        "name": row.name,
+        "size": row.size,
+        "digest": row.digest.hex(),
+        "pages": [page.hex() for page in row.pages],
+        "value": None if row.value is None else row.value.hex(),
+    }
