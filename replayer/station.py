@@ -61,6 +61,8 @@ class Station:
         self.finished: Verdict | None = None
         self.position: Message = {"kind": "start", "clock": 0, "events": 0}
         self.slice = FIRST_SLICE
+        self.traps: dict[int, int] = {int(k): v for k, v in job["traps"].items()}
+        """Instructions begun at each trap of the guest, by the number of records served before it."""
         self._ticked = 0.0
         self._goal = 0
         self._goal_event: int | None = None
@@ -185,6 +187,7 @@ class Station:
     def _go_on(self, do: str, message: Message) -> bool:
         """On to a clock or an event, whichever comes first, or to the end; says whether the guest has to go on for that."""
         clock, event = message.get("clock"), message.get("event")
+        self.traps.update({int(k): v for k, v in message.get("traps", {}).items()})
         there = self.position
         here = there["kind"] == "head" and clock is not None and clock < there["clock"] + there["count"] and do == "go"
         if self.finished is not None or here:
@@ -254,7 +257,7 @@ class Station:
         elif self._awaited and now - self._progress > 0.1:
             self._progress = now
             self._reply({"progress": clock, "events": self.replay.cursor.seq()})
-        if self._pass is not None:
+        if self._pass is not None and self._view is None:
             self._checkpoint(self._pass, now, clock, pc, count)
         self._ticked = time.monotonic()
 
@@ -307,13 +310,25 @@ class Station:
             self._reply({"at": {"kind": "gone"}, "scan": scan.result()})
             os._exit(0)
 
-    def on_trap(self, error: BaseException) -> None:
+    def on_trap(self, error: BaseException) -> int | None:
+        known = self.traps.get(self.replay.cursor.seq())
+        if known is not None:
+            return known
         if self._scan is not None and self._scan.trap:
             control = self.replay.control
             left = control.last_left
             clock = control.target - (left + BIAS)
             self._reply({"at": {"kind": "gone"}, "scan": [control.last_pc, clock, str(getattr(error, "message", error))]})
             os._exit(0)
+        # What was begun since the countdown was last written down is lost with the guest's frames. The machine can find out.
+        self._reply({"trapped": self.replay.cursor.seq()})
+        answer = self._hear()
+        if answer["do"] == "cancel":
+            os._exit(0)
+        begun = answer.get("begun")
+        if begun is not None:
+            self.traps[self.replay.cursor.seq()] = begun
+        return begun
 
     def on_marks(self, first: int, marks: bytes) -> None:
         if self.marks_handle is not None and self._pass is not None:

@@ -51,8 +51,8 @@ class Owner(Protocol):
     def on_hit(self, pc: int) -> None:
         """An entry was logged, and hits stop."""
 
-    def on_trap(self, error: BaseException) -> None:
-        """A call into the guest did not return."""
+    def on_trap(self, error: BaseException) -> int | None:
+        """The guest trapped; returns how many instructions had begun, if that is known."""
 
     def on_marks(self, first: int, marks: bytes) -> None:
         """A window was used up: the clocks at which its records were served."""
@@ -220,7 +220,9 @@ class TwinReplay(Replay):
 
     def _expect_unwinding(self, record: Record, error: BaseException) -> None:
         if isinstance(error, GuestTrap) and not self.fuel_met:
-            self.owner.on_trap(error)
+            begun = self.owner.on_trap(error)
+            if begun is not None:
+                self.rearm(begun)
         super()._expect_unwinding(record, error)
 
     # -- records

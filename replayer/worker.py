@@ -6,6 +6,7 @@ socket of its own, and ends when that is closed: so nothing outlives this proces
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import resource
@@ -30,6 +31,7 @@ from replayer.twin import Twin
 from replayer.twincache import load_twin, write_twin
 from replayer.wire import Closed, Message
 from traces._errors import RefusedError, RepriseError
+from traces.layout import Kind, Status
 from traces.tracedir import Trace
 
 STACK_FACTOR: Final = 8
@@ -71,6 +73,8 @@ class Moment:
         self.pid = pid
         self.position = position
         self._lock = threading.Lock()
+        self.on_trap: Callable[[int], int | None] = lambda _: None
+        """Asked how many instructions had begun when the guest trapped, after so many records."""
 
     @property
     def clock(self) -> int:
@@ -94,6 +98,9 @@ class Moment:
                         if watch is not None:
                             watch(answer["progress"], answer["events"])
                         continue
+                    if "trapped" in answer:
+                        wire.send(self._sock, {"do": "on", "begun": self.on_trap(answer["trapped"])})
+                        continue
                     break
             except Closed as error:
                 raise WorkerDied(f"a process of the time machine died ({error})") from None
@@ -108,7 +115,9 @@ class Moment:
         answer, _, handle = self.ask({"do": "fork"})
         if handle is None:
             raise WorkerDied("a process of the time machine could not fork")
-        return Moment(socket.socket(fileno=handle), answer["forked"], answer["at"])
+        child = Moment(socket.socket(fileno=handle), answer["forked"], answer["at"])
+        child.on_trap = self.on_trap
+        return child
 
     def go(self, clock: int | None = None, event: int | None = None, watch: Watch | None = None) -> Message:
         """Runs on to a clock, an event, or the end; returns the new position."""
@@ -215,6 +224,7 @@ class Job:
             "trailing": {kind: recorded.reader.trailing(kind) for kind in ("stop", "grow_failed")},
             "states": [_state_json(row) for row in recorded.states],
             "stack": self.stack,
+            "traps": {},
         }
 
     def _file(self, data: bytes) -> int:
@@ -255,6 +265,13 @@ class Job:
             ours.close()
             raise RefusedError(answer["fatal"])
         return Moment(ours, process.pid, answer["at"])
+
+    def header(self, seq: int) -> tuple[Kind, Status]:
+        """What kind of record an event is, and how far it got."""
+        piece = self.pieces[bisect.bisect_right(self.pieces, seq, key=lambda p: p.first) - 1]
+        place = os.pread(self.image, 8, piece.at + piece.length + 8 * (seq - piece.first))
+        record = os.pread(self.image, 8, piece.at + int.from_bytes(place, "little"))
+        return Kind(record[6]), Status(record[7])
 
     def mark_clocks(self, first: int, count: int) -> Sequence[int]:
         """The clocks at which records were served, as far as the pass has come."""

@@ -1,0 +1,441 @@
+"""The time machine: a recording, and the guest of it at any moment.
+
+`TimeMachine` goes to marks and looks; `replayer.motion` steps, finds and searches on top of it. The guest is never in this
+process: it rests in worker processes, forked from checkpoints. The first run from start to end, the *pass*, goes on in the
+background from the moment the machine is opened. It leaves checkpoints behind, learns at which mark every event happens, and ends
+with a verdict: the twin served every record and reached the recorded digests, as the plain replay does, or it is not trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from replayer.checkpoints import Checkpoints
+from replayer.fragments import Details
+from replayer.look import Here
+from replayer.marks import START, Mark, parse_event
+from replayer.names import Names
+from replayer.timeline import Clocks, Timeline
+from replayer.worker import CAN_FORK, Cancelled, Job, Moment, Watch, WorkerDied
+from traces._errors import RepriseError, TraceError, UsageError
+from traces.tracedir import Trace
+
+if TYPE_CHECKING:
+    from replayer.source.debuginfo import DebugInfo
+
+NEAR: Final = 300_000
+"""Instructions before a mark at which a moment is kept, for the next step back."""
+INTERVAL: Final = 0.1
+"""Seconds of execution between checkpoints, at first."""
+MOST: Final = 96
+BUDGET: Final = 1 << 30
+
+
+class TimeMachine:
+    """A recording that can be looked at anywhere.
+
+    Args:
+        trace: the trace's directory.
+        checkpoints: False goes without forked checkpoints: every journey begins at the start (as on systems that cannot fork).
+        interval: seconds of execution between checkpoints; doubled whenever there are `most` of them.
+        budget: bytes of memory checkpoints may have to themselves.
+        remap: source directories to read elsewhere, as (recorded prefix, prefix here).
+        search: directories in which sources are looked for by the end of their path.
+    """
+
+    def __init__(
+        self,
+        trace: str | os.PathLike[str],
+        *,
+        checkpoints: bool = True,
+        interval: float = INTERVAL,
+        most: int = MOST,
+        budget: int = BUDGET,
+        remap: Sequence[tuple[str, str]] = (),
+        search: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        self.trace = Trace.open(Path(trace))
+        self.forks = checkpoints and CAN_FORK
+        self.notes: list[str] = [] if self.forks else ["without checkpoints: every look replays from the start"]
+        self._remap = list(remap)
+        self._search = [Path(path) for path in search]
+        try:
+            problems = self.trace.problems()
+            if problems:
+                raise TraceError(f"{self.trace.given / problems[0]}; restore it from a copy")
+            self._files = _stamps(self.trace.path)
+            self.job = Job(self.trace)
+        except BaseException:
+            self.trace.close()
+            raise
+        self.module = self.job.module
+        self.twin = self.job.twin
+        self.notes += self.job.notes
+        self.details = Details(self.module, self.twin)
+        self.clocks = Clocks(self.job)
+        self.timeline = Timeline(self.clocks, self.job)
+        self.checkpoints = Checkpoints(self.job, self.forks, budget)
+        self.checkpoints.on_trap = self._begun_at_trap
+        self.traps: dict[int, int] = {}
+        """Instructions begun at each trap of the guest, by the number of events before it."""
+        self.passed: Mapping[str, Any] | None = None
+        """The verdict of the pass, once it is done."""
+        self._end: int | None = None
+        self._progress = (0, 0)
+        self._changed = threading.Condition()
+        self._pass_failed: str | None = None
+        self._closed = False
+        self._trap_lock = threading.Lock()
+        self._view: Moment | None = None
+        self._here: Here | None = None
+        self._runner: Moment | None = None
+        try:
+            self._runner = self.checkpoints.fork()
+        except BaseException:
+            self.close()
+            raise
+        self._runner.send({"do": "pass", "interval": interval if self.forks else 1e9, "most": most})
+        self._follower = threading.Thread(target=self._follow, name="reprise-pass", daemon=True)
+        self._follower.start()
+
+    # -- life
+
+    def __enter__(self) -> TimeMachine:
+        return self
+
+    def __exit__(self, *_: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets every process go."""
+        self._closed = True
+        if self._runner is not None:
+            self._runner.kill()
+        for moment in (self._view,):
+            if moment is not None:
+                moment.close()
+        self.checkpoints.close()
+        self.job.close()
+        self.trace.close()
+
+    def _still_the_same(self) -> None:
+        """Checkpoints belong to the trace as it was when the machine was opened."""
+        if _stamps(self.trace.path) != self._files:
+            raise TraceError(f"{self.trace.given}: changed on disk since it was opened; open it again")
+
+    # -- the pass
+
+    def _follow(self) -> None:
+        """Hears what the runner says, in a thread of its own."""
+        runner = self._runner
+        assert runner is not None
+        try:
+            while True:
+                message, _, handle = runner.receive()
+                if "checkpoint" in message and handle is not None:
+                    self.checkpoints.add(moment_from(handle, message["checkpoint"], message["at"]))
+                    if message["thin"]:
+                        self.checkpoints.thin()
+                    self._heard(message["at"]["clock"], message["at"]["events"])
+                elif "progress" in message:
+                    self._heard(message["progress"], message["events"])
+                elif "trapped" in message:
+                    runner.send({"do": "on", "begun": self._begun_at_trap(message["trapped"])})
+                elif "passed" in message:
+                    self._finish(message["at"])
+                    break
+                elif "error" in message or "fatal" in message:
+                    self._fail(str(message.get("error") or message.get("fatal")))
+                    break
+        except (WorkerDied, RepriseError, Exception) as error:
+            self._fail(f"the process that runs the recording through died ({error})")
+        finally:
+            runner.close()
+
+    def _heard(self, clock: int, events: int) -> None:
+        with self._changed:
+            self._progress = (clock, events)
+            self._changed.notify_all()
+
+    def _finish(self, position: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._end = position["clock"]
+            self._progress = (position["clock"], position["events"])
+            self.clocks.known = position["events"]
+            self.passed = position["verdict"]
+            self._changed.notify_all()
+
+    def _fail(self, why: str) -> None:
+        with self._changed:
+            if not self._closed:
+                self._pass_failed = why
+            self._changed.notify_all()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How far the pass has come: instructions begun, events."""
+        return self._progress
+
+    def wait(self, watch: Watch | None = None) -> None:
+        """Waits for the pass to end."""
+        self._wait_for(lambda: False, watch)
+
+    def _wait_for(self, enough: Callable[[], bool], watch: Watch | None) -> None:
+        with self._changed:
+            while self.passed is None and not enough():
+                if self._pass_failed is not None:
+                    raise WorkerDied(self._pass_failed + "; open the trace again")
+                self._changed.wait(0.1)
+                if watch is not None:
+                    watch(*self._progress)
+
+    def _begun_at_trap(self, events: int) -> int | None:
+        """How many instructions had begun when the guest trapped after so many events: found by listening from a moment before."""
+        with self._trap_lock:
+            known = self.traps.get(events)
+            if known is None:
+                known = self.traps[events] = self._find_trap(events)
+            return known
+
+    def _find_trap(self, events: int) -> int:
+        earlier = [begun for served, begun in self.traps.items() if served < events]
+        floor = max(earlier, default=0)
+        scanner = self.checkpoints.fork(events=events)
+        if scanner.clock < floor:
+            scanner.go(event=None, clock=floor)
+        try:
+            pc, head, _ = scanner.scan({"trap": True, "traps": self._known_traps()})
+        finally:
+            scanner.close()
+        steps = self.details.stretch(pc)
+        # Which instruction of the stretch it was: the first that a fragment cannot get past.
+        for count in range(1, len(steps)):
+            moment = self.checkpoints.fork(clock=head, events=events)
+            try:
+                moment.go(clock=head)
+                moment.view(count, 1)
+            except WorkerDied:
+                raise
+            except RepriseError:
+                return int(head) + count
+            finally:
+                moment.close()
+        return int(head) + len(steps)
+
+    def _known_traps(self) -> dict[str, int]:
+        return {str(events): begun for events, begun in self.traps.items()}
+
+    # -- marks
+
+    @property
+    def total(self) -> int:
+        """Instructions of the whole execution. Waits for the pass."""
+        self.wait()
+        assert self._end is not None
+        return self._end
+
+    @property
+    def end(self) -> Mark:
+        """The mark behind everything."""
+        return Mark(self.total)
+
+    @property
+    def events(self) -> int:
+        return self.job.rows
+
+    def verdict(self) -> Mapping[str, Any]:
+        """What the pass came to: the twin against the recording. Waits for it."""
+        self.wait()
+        assert self.passed is not None
+        return self.passed
+
+    @cached_property
+    def proof(self) -> str:
+        """ "" if the twin did what the plain replay does: then everything shown is what was recorded. Otherwise what is wrong."""
+        verdict = self.verdict()
+        if verdict["verdict"] == "identical":
+            return ""
+        from replayer.replay import replay
+
+        plain = replay(self.trace).to_json()
+        same = all(verdict[key] == plain[key] for key in ("verdict", "events", "total"))
+        if same:
+            return ""
+        return (
+            f"the instrumented twin ended {verdict['verdict']} at event {verdict['events']}, "
+            f"the plain replay {plain['verdict']} at event {plain['events']}"
+        )
+
+    def mark(self, text: str | int | Mark, watch: Watch | None = None) -> Mark:
+        """A mark from what a person writes: `1204331`, `1204331.2`, `e123`, `e123+`, `start`, `end`. Raises UsageError."""
+        if isinstance(text, Mark):
+            return text
+        if isinstance(text, int):
+            return Mark(text)
+        event = parse_event(text)
+        if event is not None:
+            seq, after = event
+            return self.mark_after(seq, watch) if after else self.mark_of(seq, watch)
+        if text.strip() == "end":
+            self._wait_for(lambda: False, watch)
+            return self.end
+        return Mark.parse(text)
+
+    def mark_of(self, seq: int, watch: Watch | None = None) -> Mark:
+        """The mark at which an event happens."""
+        self._need_event(seq, watch)
+        return self.timeline.mark_of(seq)
+
+    def mark_after(self, seq: int, watch: Watch | None = None) -> Mark:
+        """The mark just behind an event; of a call, of its return."""
+        self._need_event(self.events - 1, watch)
+        self._need_event(seq, watch)
+        return self.timeline.mark_after(self._closing(seq), self.total)
+
+    def _closing(self, seq: int) -> int:
+        """The record that ends what a record began: itself, unless more happened inside."""
+        from traces.layout import Kind, Status
+
+        kind, status = self.job.header(seq)
+        if status is not Status.OPEN or kind not in (Kind.CALL, Kind.EXPORT, Kind.CALLBACK):
+            return seq
+        depth = 1
+        for later in range(seq + 1, self.events):
+            kind, status = self.job.header(later)
+            if kind in (Kind.CALL, Kind.EXPORT, Kind.CALLBACK) and status is Status.OPEN:
+                depth += 1
+            elif kind is Kind.RETURN:
+                depth -= 1
+                if depth == 0:
+                    return later
+            elif kind in (Kind.TRAP, Kind.EXIT, Kind.STOP):
+                return later
+        return self.events - 1
+
+    def _need_event(self, seq: int, watch: Watch | None = None) -> None:
+        if not 0 <= seq < self.events:
+            last = f"the last is e{self.events - 1}" if self.events else "it has none"
+            raise UsageError(f"there is no event {seq} in this recording: {last}")
+        # Clocks reach the file a window at a time.
+        self._wait_for(lambda: False, watch)
+        if seq >= self.clocks.known:
+            raise UsageError(
+                f"event {seq} was not reached: the replay {self.passed and self.passed['verdict']} after event {self.clocks.known}"
+            )
+
+    # -- going
+
+    def seek(self, mark: str | int | Mark, watch: Watch | None = None) -> Here:
+        """Goes to a mark. Raises UsageError for one beyond the end."""
+        self._still_the_same()
+        target = self.mark(mark, watch)
+        for attempt in range(3):
+            try:
+                return self._seek(target, watch)
+            except WorkerDied as error:
+                self.checkpoints.deaths.append(str(error))
+                if attempt == 2:
+                    raise
+        raise AssertionError
+
+    def _seek(self, target: Mark, watch: Watch | None) -> Here:
+        moment = self.moment(target, watch)
+        position = moment.position
+        steps = 0
+        if position["kind"] == "head":
+            steps = target.clock - position["clock"]
+        viewer = moment
+        if self.forks:
+            viewer = moment.fork()
+            self.checkpoints.remember(moment)
+        try:
+            view = viewer.view(steps)
+        except BaseException:
+            viewer.kill()
+            raise
+        if self._view is not None:
+            self._view.close()
+        self._view = viewer
+        self._here = Here(self, target, viewer, view)
+        return self._here
+
+    def moment(self, target: Mark, watch: Watch | None = None) -> Moment:
+        """A process with the guest at rest at a mark, or at the head of the stretch that holds it. The caller's to close."""
+        if target == START:
+            return self.checkpoints.fork(clock=-1)
+        if target.step:
+            self._wait_for(lambda: False, watch)
+            seq = self.timeline.event_at(target)
+            moment = self.checkpoints.fork(clock=target.clock, events=seq)
+            self._go(moment, watch, event=seq)
+            return moment
+        if self._end is not None and target.clock >= self._end:
+            if target.clock > self._end:
+                raise UsageError(f"mark {target} is beyond the end of the recording, which is mark {self._end}")
+            moment = self.checkpoints.fork()
+            self._go(moment, watch)
+            return moment
+        moment = self.checkpoints.fork(clock=target.clock)
+        if self.forks and target.clock - moment.clock > 3 * NEAR:
+            self._go(moment, watch, clock=target.clock - NEAR)
+            if moment.position["kind"] == "head":
+                near = moment
+                moment = near.fork()
+                self.checkpoints.remember(near)
+        self._go(moment, watch, clock=target.clock)
+        if moment.position["kind"] == "end":
+            moment.close()
+            self.wait(watch)
+            raise UsageError(f"mark {target} is beyond the end of the recording, which is mark {self._end}")
+        return moment
+
+    def _go(self, moment: Moment, watch: Watch | None, clock: int | None = None, event: int | None = None) -> None:
+        try:
+            moment.go(clock=clock, event=event, watch=watch)
+        except Cancelled:
+            moment.kill()
+            raise
+        except BaseException:
+            moment.close()
+            raise
+
+    @property
+    def here(self) -> Here:
+        """Where the machine is; the start, at first."""
+        if self._here is None:
+            return self.seek(START)
+        return self._here
+
+    # -- what is known about the module
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(self.module)
+
+    @cached_property
+    def source(self) -> DebugInfo | None:
+        """What the module's debug information says; None if it has none."""
+        from replayer.source.debuginfo import open_source
+
+        return open_source(self.module, remap=self._remap, search=self._search)
+
+
+def moment_from(handle: int, pid: int, position: Mapping[str, Any]) -> Moment:
+    import socket
+
+    return Moment(socket.socket(fileno=handle), pid, dict(position))
+
+
+def _stamps(path: Path) -> list[tuple[str, int, int]]:
+    """What tells whether a trace's files are still those that were opened."""
+    found = []
+    for entry in sorted(path.iterdir()):
+        info = entry.lstat()
+        found.append((entry.name, info.st_size, info.st_mtime_ns))
+    return found
