@@ -67,7 +67,8 @@ class CallTree:
             if heads & HEAD_ENTRY:
                 self._enter(function, depth, clock >= self._low)
             elif heads & HEAD_LANDING:
-                while self._stack and self._stack[-1][0].function != function:
+                # Of a frame that was there before, it is not known how deep it is: of those above, at least, none is left.
+                while self._stack and (self._stack[-1][1] > depth or self._stack[-1][0].function != function):
                     self._stack.pop()
                 if self._stack:
                     self._stack[-1] = (self._stack[-1][0], depth)
@@ -96,12 +97,9 @@ class CallTree:
             node.own += clock - self._last
             self._last = clock
 
-    def finish(self, clock: int) -> None:
-        self._until(clock)
-
     def result(self) -> Any:
-        """[function, calls, own, [children…]], nested."""
-        return _as_list(self.root)
+        """[function, calls, own, [children…]], nested; behind the outermost, the functions on the stack at the end."""
+        return [*_as_list(self.root), [node.function for node, _ in self._stack]]
 
 
 def _as_list(node: Node) -> list[Any]:

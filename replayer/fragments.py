@@ -7,15 +7,16 @@ frames are gone, in a process that is only looked at from then on.
 
 from __future__ import annotations
 
+import bisect
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from recorder.boundary.raw import Function
 from recorder.wasm import instructions as ops
-from recorder.wasm.binary import PREAMBLE, Reader, WasmError, section, uleb, vec
+from recorder.wasm.binary import PREAMBLE, Reader, WasmError, name, section, uleb, vec
 from recorder.wasm.effects import encode_type, is_reference
-from recorder.wasm.module import Module
+from recorder.wasm.module import MemoryType, Module
 from replayer.support import FOREIGN_FRAME, Control
 from replayer.twin import Rewriter, Slot, Step, Twin
 
@@ -60,7 +61,8 @@ class Details:
     def __init__(self, module: Module, twin: Twin) -> None:
         self.module = module
         self.twin = twin
-        self.rewriter = Rewriter(module, mirrored=twin.mirrored)
+        # A twin none of whose stretches is longer than one instruction is the fine one, however it was asked for.
+        self.rewriter = Rewriter(module, fine=max(twin.stretches.counts, default=0) <= 1, mirrored=twin.mirrored)
         self.code_start = self.rewriter.code_start
         self._known: dict[int, FunctionDetail] = {}
 
@@ -89,20 +91,20 @@ class Details:
         return self.module.imported.functions + low
 
     def stretch(self, pc: int) -> list[Step]:
-        """The instructions of the stretch whose head is at `pc`."""
+        """The instructions of the stretch whose head is at `pc`; the head itself may stand at an `end`, which is none."""
+        steps = self.of(self.function_at(pc)).steps
+        stretches = self.twin.stretches
+        first = bisect.bisect_left(steps, pc + self.code_start, key=lambda step: step.at)
+        return steps[first : first + stretches.counts[stretches.at(pc)]]
+
+    def stretch_of(self, pc: int) -> list[Step]:
+        """The instructions of the stretch that holds the one at `pc`; none if none that counts begins there."""
         detail = self.of(self.function_at(pc))
-        first = detail.by_pc.get(pc)
-        if first is None:
-            # The head may stand at an instruction that does not count (an `end`): the first that does follows it.
-            candidates = [i for p, i in detail.by_pc.items() if p > pc]
-            if not candidates:
-                return []
-            first = min(candidates)
-        number = detail.steps[first].stretch
-        last = first
-        while last < len(detail.steps) and detail.steps[last].stretch == number:
-            last += 1
-        return detail.steps[first:last]
+        index = detail.by_pc.get(pc)
+        if index is None:
+            return []
+        number = detail.steps[index].stretch
+        return [step for step in detail.steps if step.stretch == number]
 
     def ordinal(self, pc: int) -> int:
         """How many instructions of its stretch stand before the one at `pc`."""
@@ -139,6 +141,7 @@ def read_frames(control: Control, details: Details, limit: int, in_call: bool) -
 
 
 def _frame(control: Control, details: Details, function: int, pc: int, mirror: int, at: int, at_head: bool) -> Frame:
+    """The frame written down at `at`. `at_head`: it rests at the head of a stretch; every other waits behind a call."""
     detail = details.of(function)
     base = mirror if function in details.twin.mirrored else at
 
@@ -149,28 +152,23 @@ def _frame(control: Control, details: Details, function: int, pc: int, mirror: i
         return int.from_bytes(control.dumped(base + place.offset, width), "little")
 
     frame = Frame(function, pc, [slot(place) for place in detail.locals])
-    index = detail.by_pc.get(pc)
-    if at_head and index is not None:
-        operands = detail.steps[index].operands
+    operands: tuple[str, ...] = ()
+    if at_head:
+        steps = details.stretch(pc)
+        if steps:  # otherwise the function is about to return
+            frame.pc = steps[0].at - details.code_start
+            operands = steps[0].operands
     else:
         call = _call_before(details, detail, pc)
-        if call is None:
-            return frame
         frame.pc = call.at - details.code_start
         operands = call.operands[: len(call.operands) - _taken(details, call)]
     frame.operands = [slot(detail.operand_slots.get((height, t))) for height, t in enumerate(operands)]
     return frame
 
 
-def _call_before(details: Details, detail: FunctionDetail, pc: int) -> Step | None:
-    """The call behind which the instruction at `pc` stands."""
-    at = pc + details.code_start
-    best = None
-    for step in detail.steps:
-        if step.at >= at:
-            break
-        best = step
-    return best
+def _call_before(details: Details, detail: FunctionDetail, pc: int) -> Step:
+    """The call behind which the stretch at `pc` begins."""
+    return detail.steps[bisect.bisect_left(detail.steps, pc + details.code_start, key=lambda step: step.at) - 1]
 
 
 def _taken(details: Details, call: Step) -> int:
@@ -185,24 +183,32 @@ def _taken(details: Details, call: Step) -> int:
 
 @dataclass(frozen=True)
 class Fragment:
-    """The module of a fragment, and how to call it."""
+    """The module of a fragment, and how to call it.
+
+    Values go in and come out through a memory of its own, `PLACE` bytes for each: locals first, then operands. Parameters and results
+    would do for few of them only.
+    """
 
     data: bytes
-    params: tuple[str, ...]
-    results: tuple[str, ...]
     locals: tuple[int, ...]
     """The locals it takes and gives back, first."""
-    taken: int
-    """How many operands it takes from the top."""
+    taken: tuple[str, ...]
+    """The operands it takes from the top."""
+    given: tuple[str, ...]
+    """The operands it leaves in their place."""
     globals: tuple[int, ...]
     """The globals it imports."""
 
 
+PLACE: Final = 16
+_PAGE: Final = 65536
 _SKIPPED: Final = frozenset((ops.BLOCK, ops.END, ops.TRY_TABLE))
+_LOADS: Final = {"i32": b"\x28", "i64": b"\x29", "f32": b"\x2a", "f64": b"\x2b", "v128": b"\xfd\x00"}
+_STORES: Final = {"i32": b"\x36", "i64": b"\x37", "f32": b"\x38", "f64": b"\x39", "v128": b"\xfd\x0b"}
 
 
-def fragment(module: Module, detail: FunctionDetail, steps: list[Step], operands: tuple[str, ...]) -> Fragment:
-    """The module that runs `steps`, which find `operands` on the stack and none of which is the last of its stretch."""
+def fragment(module: Module, detail: FunctionDetail, steps: list[Step], behind: Step) -> Fragment:
+    """The module that runs `steps`, the first of their stretch; `behind` is the step after them, in the same one."""
     data = module.data
     numbers: dict[int, int] = {}
     globals_: dict[int, int] = {}
@@ -218,35 +224,34 @@ def fragment(module: Module, detail: FunctionDetail, steps: list[Step], operands
         else:
             body += data[step.at : end]
     # Whatever touches a reference ends its stretch: what stands up to the last one is not touched here.
+    operands = steps[0].operands
     depth = max((i + 1 for i, t in enumerate(operands) if is_reference(t)), default=0)
-    taken = operands[depth:]
-    locals_ = tuple(numbers)
-    last = next(i for i, step in enumerate(detail.steps) if step.at == steps[-1].at)
-    after = detail.steps[last + 1].operands[depth:]
-    types = [detail.types[index] for index in locals_]
-    params = (*types, *taken)
-    results = (*types, *after)
-    # Parameters first the locals; the operands are put on the stack, and afterwards the results are put behind the locals.
-    put = b"".join(b"\x20" + uleb(len(types) + i) for i in range(len(taken)))
-    first_kept = len(params)
-    keep = b"".join(b"\x21" + uleb(first_kept + i) for i in reversed(range(len(after))))
-    give = b"".join(b"\x20" + uleb(i) for i in range(len(types)))
-    give += b"".join(b"\x20" + uleb(first_kept + i) for i in range(len(after)))
-    kept = vec(b"\x01" + encode_type(t) for t in after)
-    code = kept + put + body + keep + give + b"\x0b"
-    imports = [b"\x01m" + uleb(len(str(i))) + str(i).encode() + b"\x02" + _limits(m) for i, m in enumerate(module.memories)]
+    taken, given = operands[depth:], behind.operands[depth:]
+    types = [detail.types[index] for index in numbers]
+    own = len(module.memories)
+
+    def place(opcodes: dict[str, bytes], number: int, value: str) -> bytes:
+        align = b"\x00" if not own else b"\x40" + uleb(own)
+        return opcodes[value] + align + uleb(number * PLACE)
+
+    code = b"".join(b"\x41\x00" + place(_LOADS, i, t) + b"\x21" + uleb(i) for i, t in enumerate(types))
+    code += b"".join(b"\x41\x00" + place(_LOADS, i, t) for i, t in enumerate(taken, len(types))) + body
+    code += b"".join(b"\x21" + uleb(i) for i in reversed(range(len(types), len(types) + len(given))))
+    kept = [*types, *given]
+    code += b"".join(b"\x41\x00\x20" + uleb(i) + place(_STORES, i, t) for i, t in enumerate(kept)) + b"\x0b"
+    code = vec(b"\x01" + encode_type(t) for t in kept) + code
+    imports = [b"\x01m" + name(str(i)) + b"\x02" + _limits(m) for i, m in enumerate(module.memories)]
     for index in globals_:
         kind = module.globals[index]
-        name = str(index).encode()
-        imports.append(b"\x01g" + uleb(len(name)) + name + b"\x03" + encode_type(kind.value) + bytes((kind.mutable,)))
-    kind_ = b"\x60" + vec(encode_type(t) for t in params) + vec(encode_type(t) for t in results)
-    sections = section(1, vec([kind_])) + section(2, vec(imports)) + section(3, b"\x01\x00") + section(7, b"\x01\x01f\x00\x00")
-    return Fragment(
-        PREAMBLE + sections + section(10, vec([uleb(len(code)) + code])), params, results, locals_, len(taken), tuple(globals_)
-    )
+        imports.append(b"\x01g" + name(str(index)) + b"\x03" + encode_type(kind.value) + bytes((kind.mutable,)))
+    pages = (len(types) + max(len(taken), len(given))) * PLACE // _PAGE + 1
+    sections = section(1, b"\x01\x60\x00\x00") + section(2, vec(imports)) + section(3, b"\x01\x00")
+    sections += section(5, b"\x01\x01" + uleb(pages) * 2) + section(7, b"\x01\x01f\x00\x00")
+    whole = PREAMBLE + sections + section(10, vec([uleb(len(code)) + code]))
+    return Fragment(whole, tuple(numbers), taken, given, tuple(globals_))
 
 
-def _limits(memory: Any) -> bytes:
+def _limits(memory: MemoryType) -> bytes:
     flags = (1 if memory.limits.maximum is not None else 0) | (4 if memory.limits.is_64 else 0)
     code = bytes((flags,)) + uleb(memory.limits.minimum)
     return code + (uleb(memory.limits.maximum) if memory.limits.maximum is not None else b"")
@@ -259,19 +264,19 @@ def advance(replay: TwinReplay, details: Details, frame: Frame, count: int) -> N
     steps = details.stretch(frame.pc)
     if count >= len(steps):
         raise ValueError("that is not inside this stretch")
-    detail = details.of(frame.function)
-    operands = steps[0].operands
-    made = fragment(details.module, detail, steps[:count], operands)
+    made = fragment(details.module, details.of(frame.function), steps[:count], steps[count])
     module = replay.engine.compile(made.data, keep=False)
-    linked = replay.linked
-    externs = [linked.export(name) for name in replay.twin.memories]
-    externs += [linked.export(replay.twin.globals[index]) for index in made.globals]
+    externs = [replay.linked.export(export) for export in replay.twin.memories]
+    externs += [replay.linked.export(replay.twin.globals[index]) for index in made.globals]
     instance = replay.machine.instantiate(module, externs)
+    memory = replay.engine.memories.made[-1]
+    below = len(frame.operands) - len(made.taken)
+    values = [*(frame.locals[index] for index in made.locals), *frame.operands[below:]]
+    memory.write(0, b"".join((value or 0).to_bytes(PLACE, "little") for value in values))
     function = instance.exports(replay.machine.store)["f"]
-    values = [frame.locals[index] or 0 for index in made.locals]
-    below = len(frame.operands) - made.taken
-    values += [value or 0 for value in frame.operands[below:]]
-    answers = replay.machine.call(Function(function._func, made.params, made.results), values)
+    replay.machine.call(Function(function._func, (), ()), [])
+    types = [*(details.of(frame.function).types[index] for index in made.locals), *made.given]
+    answers = [int.from_bytes(memory.read(i * PLACE, _WIDTHS[t]), "little") for i, t in enumerate(types)]
     for index, value in zip(made.locals, answers, strict=False):
         frame.locals[index] = value
     frame.operands[below:] = answers[len(made.locals) :]

@@ -160,6 +160,10 @@ class Here:
             raise UsageError(f"the module has no memory {memory}")
         return self.moment.memory(memory, address, length)
 
+    def close(self) -> None:
+        """Lets go of the guest; what was read stays."""
+        self.moment.close()
+
     def digests(self) -> list[list[Any]]:
         """What a recording's digests are taken of: [what, index, size, sha256]."""
         return self.moment.digests()

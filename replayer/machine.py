@@ -27,6 +27,8 @@ from traces._errors import RepriseError, TraceError, UsageError
 from traces.tracedir import Trace
 
 if TYPE_CHECKING:
+    from replayer.history import History
+    from replayer.motion import Motion
     from replayer.source.debuginfo import DebugInfo
 
 NEAR: Final = 300_000
@@ -92,7 +94,6 @@ class TimeMachine:
         self._pass_failed: str | None = None
         self._closed = False
         self._trap_lock = threading.Lock()
-        self._view: Moment | None = None
         self._here: Here | None = None
         self._runner: Moment | None = None
         try:
@@ -117,9 +118,8 @@ class TimeMachine:
         self._closed = True
         if self._runner is not None:
             self._runner.kill()
-        for moment in (self._view,):
-            if moment is not None:
-                moment.close()
+        if self._here is not None:
+            self._here.moment.close()
         self.checkpoints.close()
         self.job.close()
         self.trace.close()
@@ -296,18 +296,18 @@ class TimeMachine:
         """The mark just behind an event; of a call, of its return."""
         self._need_event(self.events - 1, watch)
         self._need_event(seq, watch)
-        return self.timeline.mark_after(self._closing(seq), self.total)
+        return self.timeline.mark_after(self.closing(seq), self.total)
 
-    def _closing(self, seq: int) -> int:
+    def closing(self, seq: int) -> int:
         """The record that ends what a record began: itself, unless more happened inside."""
         from traces.layout import Kind, Status
 
-        kind, status = self.job.header(seq)
+        kind, status, _ = self.job.header(seq)
         if status is not Status.OPEN or kind not in (Kind.CALL, Kind.EXPORT, Kind.CALLBACK):
             return seq
         depth = 1
         for later in range(seq + 1, self.events):
-            kind, status = self.job.header(later)
+            kind, status, _ = self.job.header(later)
             if kind in (Kind.CALL, Kind.EXPORT, Kind.CALLBACK) and status is Status.OPEN:
                 depth += 1
             elif kind is Kind.RETURN:
@@ -345,25 +345,28 @@ class TimeMachine:
         raise AssertionError
 
     def _seek(self, target: Mark, watch: Watch | None) -> Here:
+        here = self.look(target, watch)
+        if self._here is not None:
+            self._here.moment.close()
+        self._here = here
+        return here
+
+    def look(self, target: Mark, watch: Watch | None = None) -> Here:
+        """The guest at a mark, without going there. The caller closes what is returned."""
         moment = self.moment(target, watch)
         position = moment.position
-        steps = 0
-        if position["kind"] == "head":
-            steps = target.clock - position["clock"]
+        steps = target.clock - position["clock"] if position["kind"] == "head" else 0
         viewer = moment
         if self.forks:
-            viewer = moment.fork()
-            self.checkpoints.remember(moment)
+            try:
+                viewer = moment.fork()
+            finally:
+                self.checkpoints.remember(moment)
         try:
-            view = viewer.view(steps)
+            return Here(self, target, viewer, viewer.view(steps))
         except BaseException:
             viewer.kill()
             raise
-        if self._view is not None:
-            self._view.close()
-        self._view = viewer
-        self._here = Here(self, target, viewer, view)
-        return self._here
 
     def moment(self, target: Mark, watch: Watch | None = None) -> Moment:
         """A process with the guest at rest at a mark, or at the head of the stretch that holds it. The caller's to close."""
@@ -411,6 +414,20 @@ class TimeMachine:
         if self._here is None:
             return self.seek(START)
         return self._here
+
+    @cached_property
+    def motion(self) -> Motion:
+        """Stepping, running and searching, forward and backward."""
+        from replayer.motion import Motion
+
+        return Motion(self)
+
+    @cached_property
+    def history(self) -> History:
+        """Questions about stretches of the execution: who wrote this, what was called, what changed."""
+        from replayer.history import History
+
+        return History(self)
 
     # -- what is known about the module
 

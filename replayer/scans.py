@@ -8,7 +8,7 @@ A scan is described by a message, so that the machine can send it:
     depth     [limit, heads only where calls are nested no deeper]; 0 is where the scan begins
     low, high clocks between which a hit counts: low <= clock < high
     keep      "first", "last" or "all"; `most` is how many
-    calls     true: a tree of calls instead of hits
+    calls     the functions on the stack at `low`, outermost first: a tree of calls instead of hits
     trap      true: tell where the guest traps
 
 A hit is [clock, pc, kind, event, memory, address, bytes in hex, depth]; for a host's write pc is -1 and the event is given, otherwise
@@ -21,7 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from replayer.calls import CallTree
-from replayer.support import FLAG_LOG, Control, Entry, entries
+from replayer.support import DEPTH, FLAG_LOG, Control, Entry, entries
 from replayer.twin import BIAS, HEAD_AFTER_CALL, HEAD_CALLS, HEAD_ENTRY, HEAD_LANDING
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Scan:
         self._ordinals: dict[int, int] = {}
         self.overflowed = False
 
-    def listen(self, control: Control) -> None:
-        """Makes the guest report what this scan wants to know."""
+    def listen(self, control: Control, position: Message) -> None:
+        """Makes the guest, which rests at this position, report what this scan wants to know."""
         stretches = self.replay.twin.stretches
         follow = HEAD_CALLS | HEAD_AFTER_CALL if self._depth is not None or self._tree is not None else 0
         flags = bytearray(control.layout.log - control.layout.flags)
@@ -67,7 +67,14 @@ class Scan:
         for pc in self._heads:
             flags[pc] |= FLAG_LOG
         control.set_flags(flags)
-        control.set_depth(0, self._depth if self._depth is not None else ALL)
+        inside = 0
+        if position["kind"] == "head":
+            # The head at which the guest rests has been passed already: what it would have reported is made up for here.
+            inside = int(bool(follow and stretches.heads[stretches.at(position["pc"])] & HEAD_CALLS))
+            for pc in self._heads.get(position["pc"], ()):
+                clock = position["clock"] + self._ordinal(pc, position["pc"])
+                self._hit(clock, Entry(0, position["pc"], -1, "head", 0, 0, b"", 0), pc)
+        control.set_depth(inside, self._depth if self._depth is not None else ALL)
         if self._memory is not None:
             control.watch_memory(*self._memory)
         if self._global is not None:
@@ -99,11 +106,13 @@ class Scan:
         head = begun - stretches.counts[stretches.at(entry.pc)]
         if entry.kind == "head":
             for pc in self._heads.get(entry.pc, ()):
-                self._hit(head + self._ordinal(pc), entry, pc)
+                self._hit(head + self._ordinal(pc, entry.pc), entry, pc)
         else:
-            self._hit(head + self._ordinal(entry.pc), entry, entry.pc)
+            self._hit(head + self._ordinal(entry.pc, -1), entry, entry.pc)
 
-    def _ordinal(self, pc: int) -> int:
+    def _ordinal(self, pc: int, head: int) -> int:
+        if pc == head:
+            return 0
         found = self._ordinals.get(pc)
         if found is None:
             found = self._ordinals[pc] = self.details.ordinal(pc)
@@ -118,6 +127,14 @@ class Scan:
         if self._hits.maxlen is None and len(self._hits) > self._most:
             self._hits.pop()
             self.overflowed = True
+
+    def depth_here(self, position: Message) -> int:
+        """How deep calls are nested where the guest rests now, as heads are told: its stretch's own call not included."""
+        depth = self.replay.control.word(DEPTH)
+        if position["kind"] == "head":
+            stretches = self.replay.twin.stretches
+            depth -= int(bool(stretches.heads[stretches.at(position["pc"])] & HEAD_CALLS))
+        return depth
 
     def result(self) -> Any:
         if self._tree is not None:

@@ -12,6 +12,7 @@ One thread, asserted before every fork. No Arrow, no DuckDB, no asyncio, no nati
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import resource
 import select
@@ -125,8 +126,9 @@ class Station:
         if scan is None:
             return {}
         scan.take(self.replay.control.take_log())
+        depth = scan.depth_here(self.position)
         self._listen(False)
-        return {"scan": scan.result()}
+        return {"scan": scan.result(), "depth": depth}
 
     def _hear(self) -> Message:
         """What the machine wants next. Without a machine there is nothing left to do."""
@@ -200,7 +202,12 @@ class Station:
             self._awaited = True
         if do == "scan":
             self._scan = Scan(message, self.replay, self.details)
-            self._scan.listen(self.replay.control)
+            self._scan.listen(self.replay.control, there)
+            if self._scan.done:
+                self._reply({"at": there, "scan": self._scan.result()})
+                self._awaited, self._scan = False, None
+                self._listen(False)
+                return False
             self.replay.listening = True
         self._set_goal(clock, event)
         return True
@@ -414,10 +421,8 @@ class _Pass:
 
 
 def _page_digests(memory: Any, size: int) -> list[bytes]:
-    import zlib
-
     view = memory.view()
-    return [zlib.crc32(view[at : at + size]).to_bytes(4, "little") for at in range(0, memory.size, size)]
+    return [hashlib.blake2b(view[at : at + size], digest_size=8).digest() for at in range(0, memory.size, size)]
 
 
 def _state_row(row: dict[str, Any]) -> StateRow:

@@ -7,7 +7,7 @@ A log entry is a header of 24 bytes, and as many bytes of payload as its length 
 
     i64 left     the countdown after the stretch was taken off it
     u32 pc       of the instruction; for a host's write, the number of the event
-    u32 word     length | memory << 24 | LOG_HOST | LOG_GLOBAL | LOG_HEAD
+    u32 word     length | memory << 17 | LOG_HOST | LOG_GLOBAL | LOG_HEAD
     i64 address  for a global, its index; for a stretch's head, how deep the calls are nested
 
 Payload: the bytes as they are after the write. A long write makes several entries.
@@ -23,9 +23,21 @@ from typing import Final
 
 from recorder.boundary.memories import HostMemory
 from recorder.wasm.module import Module
-from replayer.twin import BIAS, HEAD_AFTER_CALL, HEAD_CALLS, LOG_SIZE, STORE_SLOT, UNWINDING, Layout, Twin
+from replayer.twin import (
+    BIAS,
+    DUMP_HEAD,
+    HEAD_AFTER_CALL,
+    HEAD_CALLS,
+    LOG_SIZE,
+    MIRROR_HEAD,
+    SEAT,
+    STORE_SLOT,
+    UNWINDING,
+    Layout,
+    Twin,
+)
 
-# -- words at fixed addresses of the support memory; 8 and 12 are the twin's own ----------------------------------------------
+# -- words at fixed addresses of the support memory; 8, 12 and 96 are the twin's own --------------------------------------------
 
 TARGET: Final = 16
 """i64: the clock the countdown counts down to: clock = target - left."""
@@ -55,16 +67,19 @@ MARK_NEXT: Final = 80
 """i32: the place in the list of marks that belongs to the next record."""
 WINDOW_FIRST: Final = 84
 """i32: the number of the record that place 0 belongs to."""
-FOLLOW_DEPTH: Final = 88
-"""i32: whether calls are counted."""
+FLOOR: Final = 92
+"""i32: the lowest depth seen since it was set."""
+# SEAT (96) is the twin's own: the depth of the frame at the head passed last, and the epoch above it
+EPOCH: Final = 104
+"""i32: which listening this is; a seat from another says nothing."""
 
 FLAG_LOG: Final = 0x10
 """Bit of a head's flag byte: log it. The low bits are the twin's HEAD_… bits, as far as they are set."""
 
 _PIECE: Final = 1 << 16
-_LENGTH_MASK: Final = 0xFFFFFF
-_MEMORY_SHIFT: Final = 24
-_MEMORY_MASK: Final = 0x1F
+_LENGTH_MASK: Final = 0x1FFFF
+_MEMORY_SHIFT: Final = 17
+_MEMORY_MASK: Final = 0xFFF
 LOG_HOST: Final = 1 << 29
 LOG_GLOBAL: Final = 1 << 30
 LOG_STRETCH: Final = 1 << 31
@@ -120,7 +135,7 @@ def support_module(module: Module, twin: Twin, marks: int) -> str:
     lines.append(_set_global(numeric))
     lines += [_stored(i, memory.limits.is_64) for i, memory in enumerate(memories)]
     lines.append(_wrote((memories and [m.limits.is_64 for m in memories]) or []))
-    names = " ".join(["$stop", "$set_global", *(f"$stored{i}" for i in range(len(memories)))])
+    names = " ".join(["$stop", "$set_global", "$land", *(f"$stored{i}" for i in range(len(memories)))])
     lines.append(f"(elem (i32.const 0) func {names})")
     return "\n".join([*lines, ")"])
 
@@ -141,42 +156,59 @@ def _constants(layout: Layout) -> dict[str, int]:
         "REASON_HIT": REASON_HIT, "REASON_FULL": REASON_FULL, "TARGET": TARGET, "LOG_HEAD": LOG_HEAD, "LISTENING": LISTENING,
         "WATCH_LOW": WATCH_LOW, "WATCH_HIGH": WATCH_HIGH, "WATCH_MEMORY": WATCH_MEMORY, "WATCH_GLOBAL": WATCH_GLOBAL,
         "DEPTH": DEPTH, "MAX_DEPTH": MAX_DEPTH, "HIT_STOPS": HIT_STOPS, "LAST_PC": LAST_PC, "LAST_LEFT": LAST_LEFT,
-        "MARK_NEXT": MARK_NEXT, "LOG_STRETCH": LOG_STRETCH - (1 << 32), "FOLLOW_DEPTH": FOLLOW_DEPTH,
+        "MARK_NEXT": MARK_NEXT, "LOG_STRETCH": LOG_STRETCH - (1 << 32), "FLOOR": FLOOR, "EPOCH": EPOCH, "SEAT": SEAT,
     }  # fmt: skip
 
 
 _HELPERS = """
 (func $stop (param $left i64) (param $pc i32) (result i64)
-  (local $flags i32)
   (if (i64.lt_s (local.get $left) (i64.const {UNWINDING})) (then (return (local.get $left))))
   (if (i64.lt_s (local.get $left) (i64.const {LISTENS}))
     (then
-      (i32.store $s offset={LAST_PC} (i32.const 0) (local.get $pc))
-      (i64.store $s offset={LAST_LEFT} (i32.const 0) (local.get $left))
-      (local.set $flags (i32.load8_u $s offset={FLAGS} (local.get $pc)))
-      (if (local.get $flags)
-        (then
-          (if (i32.and (local.get $flags) (i32.const {AFTER_CALL}))
-            (then (call $deeper (i32.const -1))))
-          (if (i32.and (local.get $flags) (i32.const {FLAG_LOG}))
-            (then
-              (if (i32.le_s (i32.load $s offset={DEPTH} (i32.const 0)) (i32.load $s offset={MAX_DEPTH} (i32.const 0)))
-                (then
-                  (global.set $left (local.get $left))
-                  (call $note (local.get $left) (local.get $pc) (i32.const {LOG_STRETCH})
-                    (i64.extend_i32_s (i32.load $s offset={DEPTH} (i32.const 0))))
-                  (call $noted (local.get $pc))
-                  (local.set $left (global.get $left))))))
-          (if (i32.and (local.get $flags) (i32.const {CALLS}))
-            (then (call $deeper (i32.const 1))))))
+      (local.set $left (call $hear (local.get $left) (local.get $pc)))
       (if (i64.lt_s (local.get $left) (i64.const {UNWINDING})) (then (return (local.get $left))))
       (if (i64.ge_s (i64.add (local.get $left) (i64.const {BIAS})) (i64.const 0)) (then (return (local.get $left))))))
   (if (i64.ge_s (local.get $left) (i64.const 0)) (then (return (local.get $left))))
   (global.set $left (local.get $left))
   (call $pause (i32.const {REASON_TARGET}) (local.get $pc))
-  (global.get $left))
+  (local.set $left (global.get $left))
+  (i32.store $s offset={LAST_PC} (i32.const 0) (local.get $pc))
+  (i64.store $s offset={LAST_LEFT} (i32.const 0) (local.get $left))
+  (local.get $left))
+(func $hear (param $left i64) (param $pc i32) (result i64)
+  (local $flags i32)
+  (i32.store $s offset={LAST_PC} (i32.const 0) (local.get $pc))
+  (i64.store $s offset={LAST_LEFT} (i32.const 0) (local.get $left))
+  (local.set $flags (i32.load8_u $s offset={FLAGS} (local.get $pc)))
+  (if (i32.and (local.get $flags) (i32.const {AFTER_CALL}))
+    (then (call $deeper (i32.const -1))))
+  (i64.store $s offset={SEAT} (i32.const 0)
+    (i64.or (i64.extend_i32_u (i32.load $s offset={DEPTH} (i32.const 0)))
+      (i64.shl (i64.extend_i32_u (i32.load $s offset={EPOCH} (i32.const 0))) (i64.const 32))))
+  (if (i32.and (local.get $flags) (i32.const {FLAG_LOG}))
+    (then
+      (if (i32.le_s (i32.load $s offset={DEPTH} (i32.const 0)) (i32.load $s offset={MAX_DEPTH} (i32.const 0)))
+        (then
+          (global.set $left (local.get $left))
+          (call $note (local.get $left) (local.get $pc) (i32.const {LOG_STRETCH})
+            (i64.extend_i32_s (i32.load $s offset={DEPTH} (i32.const 0))))
+          (call $noted (local.get $pc))
+          (local.set $left (global.get $left))))))
+  (if (i32.and (local.get $flags) (i32.const {CALLS}))
+    (then (call $deeper (i32.const 1))))
+  (local.get $left))
+(func $land (param $seat i64)
+  (if (i64.eq (i64.shr_u (local.get $seat) (i64.const 32)) (i64.extend_i32_u (i32.load $s offset={EPOCH} (i32.const 0))))
+    (then (i32.store $s offset={DEPTH} (i32.const 0) (i32.wrap_i64 (local.get $seat))))
+    (else
+      (i32.store $s offset={DEPTH} (i32.const 0) (i32.load $s offset={FLOOR} (i32.const 0)))
+      (call $deeper (i32.const -1)))))
 (func $deeper (param $by i32)
-  (i32.store $s offset={DEPTH} (i32.const 0) (i32.add (i32.load $s offset={DEPTH} (i32.const 0)) (local.get $by))))
+  (local $depth i32)
+  (local.set $depth (i32.add (i32.load $s offset={DEPTH} (i32.const 0)) (local.get $by)))
+  (i32.store $s offset={DEPTH} (i32.const 0) (local.get $depth))
+  (if (i32.lt_s (local.get $depth) (i32.load $s offset={FLOOR} (i32.const 0)))
+    (then (i32.store $s offset={FLOOR} (i32.const 0) (local.get $depth)))))
 (func $room (param $pc i32)
   (if (i32.gt_u (i32.load $s offset={LOG_HEAD} (i32.const 0)) (i32.const {LOG_LIMIT}))
     (then (call $pause (i32.const {REASON_FULL}) (local.get $pc)))))
@@ -287,8 +319,8 @@ class Control:
         self.memory = memory
         self.layout = layout
         self._put32(LOG_HEAD, layout.log)
-        self._put32(8, layout.dump)
-        self._put32(12, layout.mirror)
+        self._put32(DUMP_HEAD, layout.dump)
+        self._put32(MIRROR_HEAD, layout.mirror)
         self.watch_nothing()
 
     def _put32(self, at: int, value: int) -> None:
@@ -342,8 +374,25 @@ class Control:
         self._put32(HIT_STOPS, int(stop))
 
     def set_depth(self, depth: int, limit: int) -> None:
+        """From here on calls are counted from `depth`; heads of stretches deeper than `limit` are not logged.
+
+        The frame in which the guest rests is at depth 0, whether it has already begun to call or not.
+        """
         self._put32(DEPTH, depth)
+        self._put32(FLOOR, 0)
         self._put32(MAX_DEPTH, limit)
+        self._put32(EPOCH, self.word(EPOCH) + 1)
+        self._put64(SEAT, self.word(EPOCH) << 32)
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """How deep calls are nested, and where the next mirrored frame begins: a call that does not return leaves both behind."""
+        return self.word(DEPTH), self.word(MIRROR_HEAD)
+
+    @calls.setter
+    def calls(self, value: tuple[int, int]) -> None:
+        self._put32(DEPTH, value[0])
+        self._put32(MIRROR_HEAD, value[1])
 
     def set_flags(self, flags: bytes | bytearray) -> None:
         """A byte for every pc: a head's HEAD_… bits, where calls are counted, and FLAG_LOG."""
@@ -388,14 +437,14 @@ class Control:
         head = self.dump_head
         if head + 16 <= self.layout.mirror:
             self.memory.write(head, struct.pack("<IIII", FOREIGN_FRAME, index, 0, 16))
-        self._put32(8, head + 16)
+        self._put32(DUMP_HEAD, head + 16)
 
     @property
     def dump_head(self) -> int:
-        return self.word(8)
+        return self.word(DUMP_HEAD)
 
     def reset_dump(self) -> None:
-        self._put32(8, self.layout.dump)
+        self._put32(DUMP_HEAD, self.layout.dump)
 
     def dumped(self, at: int, length: int) -> bytes:
         return self.memory.read(at, length)

@@ -53,7 +53,7 @@ class Timeline:
 
     def _began(self, seq: int) -> int:
         """Instructions begun when this record's activity began."""
-        kind, status = self._job.header(seq)
+        kind, status, _ = self._job.header(seq)
         if kind in (Kind.EXPORT, Kind.CALLBACK) and status is Status.COMPLETE:
             return self.clocks[seq - 1] if seq else 0
         return self.clocks[seq]

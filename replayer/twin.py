@@ -62,6 +62,8 @@ DUMP_HEAD: Final = 8
 """i32: where the next frame is written."""
 MIRROR_HEAD: Final = 12
 """i32: where the next mirrored frame begins."""
+SEAT: Final = 96
+"""i64: how deep the frame is whose head was passed last, while listening; frames that catch exceptions remember it."""
 FLAGS: Final = PAGE
 """A byte per pc."""
 LOG_SIZE: Final = 4 << 20
@@ -73,7 +75,8 @@ QUADRATIC: Final = 120_000
 
 STOP_SLOT: Final = 0
 GLOBAL_SLOT: Final = 1
-STORE_SLOT: Final = 2
+LAND_SLOT: Final = 2
+STORE_SLOT: Final = 3
 """Of memory 0; the others follow."""
 
 HEAD_ENTRY: Final = 1
@@ -186,8 +189,11 @@ class Rewriter:
         self.stretches = Stretches()
         self.instructions = 0
         self._types: list[bytes] = []
+        self._declared: set[int] = set()
+        """Functions that the twin refers to: it has to export them."""
         self._type_numbers: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
         self.stop_type = self.type_number(("i64", "i32"), ("i64",))
+        self.land_type = self.type_number(("i64",), ())
         self.global_type = self.type_number(("i32", "i32", "i64"), ())
         self.store_types = [
             self.type_number((a, a, a, "i32", "i64"), ()) for a in (_address(m.limits.is_64) for m in module.memories)
@@ -217,6 +223,15 @@ class Rewriter:
             self._types.append(encoded)
             self._type_numbers[key] = number
         return number
+
+    def stand_in(self, value: str) -> int:
+        """A function that a reference which cannot be null may stand for, in a frame that returns nothing that matters."""
+        heap = value.removeprefix("(ref ").removesuffix(")")
+        for index, number in enumerate(self.module.functions):
+            if heap in ("func", str(number)):
+                self._declared.add(index)
+                return index
+        raise WasmError(f"a function returns {value}, of which there is none to be made, so that it cannot be unwound")
 
     def twin(self) -> Twin:
         module = self.module
@@ -248,6 +263,8 @@ class Rewriter:
         memories = tuple(export(f"memory{i}", "memory", i) for i in range(len(module.memories)))
         globals_ = tuple(export(f"global{i}", "global", i) for i in range(len(module.globals)))
         tables = tuple(export(f"table{i}", "table", i) for i in range(len(module.tables)))
+        for index in sorted(self._declared):
+            export(f"function{index}", "function", index)
         pages = uleb(self.layout.pages)
         slots = uleb(STORE_SLOT + len(module.memories))
         data = rebuild(
@@ -545,7 +562,9 @@ class _Body:
             return
         condition = stretch.prefix + source + b"\x42" + sleb(stretch.count) + b"\x7d" + self.tee + b"\x42\x00\x53"
         pc = b"\x41" + sleb(stretch.at - self.rewriter.code_start)
-        consequence = self.get + pc + b"\x22" + uleb(self.pc) + self.call_stop + self.tee
+        land = self._call_land() if stretch.flags & HEAD_LANDING else b""
+        sit = b"\x41\x00" + _memarg(b"\x29", 3, self.rewriter.memory, SEAT) + b"\x21" + self._seat() if self.known_landings else b""
+        consequence = land + self.get + pc + b"\x22" + uleb(self.pc) + self.call_stop + sit + self.tee
         consequence += b"\x42" + sleb(UNWINDING) + b"\x53\x0d" + uleb(stretch.nest + 2)
         block_type, reporting, plain = stretch.opening or (b"\x40", b"", b"")
         otherwise = b"\x05" + plain if stretch.opening else b""
@@ -627,8 +646,28 @@ class _Body:
 
     def _restore_mirror(self) -> bytes:
         """After an exception: frames above this one are gone from the mirror too."""
-        size = b"\x41" + sleb(self.frame_size) + b"\x6a"
+        size = b"\x41" + sleb(self.frame_size) + b"\x6a" if self.mirror else b""
         return b"\x41\x00\x20" + uleb(self.frame) + size + _memarg(b"\x36", 2, self.rewriter.memory, MIRROR_HEAD)
+
+    def _land(self) -> None:
+        """The landing at which a stretch has just begun: what those above left behind is put right."""
+        self.out.append(b"")
+        self._restores.append(len(self.out) - 1)
+
+    def _leave_landed(self) -> bytes:
+        """At the end of a function to which a catch clause goes: the countdown is in the global already."""
+        given_back = b"\x41\x00\x20" + uleb(self.frame) + _memarg(b"\x36", 2, self.rewriter.memory, MIRROR_HEAD)
+        land = self.get_left + b"\x42\x00\x53\x04\x40" + self._call_land() + b"\x0b"
+        return given_back + land
+
+    def _call_land(self) -> bytes:
+        """Tells how deep this frame is: calls that an exception has ended were not seen to return."""
+        code = b"\x20" + self._seat() + b"\x41" + sleb(LAND_SLOT)
+        return code + b"\x11" + uleb(self.rewriter.land_type) + uleb(self.rewriter.table)
+
+    def _seat(self) -> bytes:
+        """The local that holds what the support module calls this frame's depth."""
+        return self._temporary("seat", "i64")
 
     def _dump(self) -> bytes:
         """Code that writes the frame down: function, pc, address of the mirror, then locals and operands."""
@@ -651,10 +690,10 @@ class _Body:
     def _dummies(self) -> bytes:
         code = b""
         for value in self.signature.results:
-            if is_reference(value):
-                if not effects.is_nullable(value):
-                    raise WasmError("a function returns references that are never null, which the time machine cannot unwind")
+            if is_reference(value) and effects.is_nullable(value):
                 code += b"\xd0" + _heap_of(value)
+            elif is_reference(value):
+                code += b"\xd2" + uleb(self.rewriter.stand_in(value))
             else:
                 code += _ZEROES[value]
         return code
@@ -671,8 +710,10 @@ class _Body:
         opening = b"\x02\x40\x02" + block_type
         if self.mirror:
             opening = self._open_mirror(self.frame_size) + opening
-        leaving = b"" if self._landed else self.flush
-        closing = b"\x0b" + leaving + self._close_mirror() + b"\x0f\x0b" + self._dump() + self.flush + self._dummies() + b"\x0b"
+        elif self.known_landings:
+            opening = b"\x41\x00" + _memarg(b"\x28", 2, self.rewriter.memory, MIRROR_HEAD) + b"\x21" + uleb(self.frame) + opening
+        leaving = self._leave_landed() if self._landed else self.flush + self._close_mirror()
+        closing = b"\x0b" + leaving + b"\x0f\x0b" + self._dump() + self.flush + self._dummies() + b"\x0b"
         for chunk in self._restores:
             self.out[chunk] = self._restore_mirror()
         groups = b"".join(b"\x01" + encode_type(t) for t in self.new_locals)
@@ -749,6 +790,9 @@ class _Body:
                 value = plain_locals[local]
                 self.count += 1
                 if value is None:
+                    if self._edits:
+                        # Not in the same run as a write: what stands in one of two forms sets nothing for good.
+                        self._end_run(start)
                     self._on_reference_local(opcode, local, start, at)
                     continue
                 if opcode == 0x20:
@@ -843,9 +887,12 @@ class _Body:
     def _on_loop(self, at: int, after: int) -> None:
         self.count += 1
         self._open(ops.LOOP, at)
-        if at in self.known_landings:
+        landing = at in self.known_landings
+        if landing:
             self._put(at, self.flush)
-        self._next(after, HEAD_LANDING if at in self.known_landings else 0, at in self.known_landings)
+        self._next(after, HEAD_LANDING if landing else 0, landing)
+        if landing:
+            self._land()
 
     def _on_if(self, at: int, after: int) -> None:
         self.count += 1
@@ -916,9 +963,8 @@ class _Body:
         self.stack[label.base :] = label.results
         if merges or not was_live:
             self._begin(after, HEAD_LANDING if label.landing else 0, label.landing)
-            if label.landing and self.mirror:
-                self.out.append(b"")
-                self._restores.append(len(self.out) - 1)
+            if label.landing:
+                self._land()
 
     # In code that cannot be reached only the nesting counts.
 

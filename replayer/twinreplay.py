@@ -195,8 +195,12 @@ class TwinReplay(Replay):
 
     def _invoke(self, function: Function, args: list[Raw]) -> list[Raw]:
         self.calls += 1
+        nested = self.control.calls
         try:
             answers = self.machine.call(function, args)
+        except BaseException:
+            self.control.calls = nested
+            raise
         finally:
             self.calls -= 1
         if self.unwinding:

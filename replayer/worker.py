@@ -73,6 +73,8 @@ class Moment:
         self.pid = pid
         self.position = position
         self._lock = threading.Lock()
+        self.depth = 0
+        """Calls entered less calls left during the last scan."""
         self.on_trap: Callable[[int], int | None] = lambda _: None
         """Asked how many instructions had begun when the guest trapped, after so many records."""
 
@@ -129,6 +131,7 @@ class Moment:
         """Runs on and tells what the guest did on the way. The moment may be gone afterwards."""
         answer, _, _ = self.ask({"do": "scan", **message}, watch)
         self.position = answer["at"]
+        self.depth = answer.get("depth", 0)
         return answer["scan"]
 
     def view(self, steps: int = 0, frames: int = 256) -> View:
@@ -147,6 +150,11 @@ class Moment:
 
     def table(self, index: int, start: int, length: int) -> Message:
         return self.ask({"do": "table", "index": index, "start": start, "length": length})[0]
+
+    def page_digests(self, memory: int, page: int) -> list[bytes]:
+        """Checksums of a memory's pages: equal where the pages are, and hardly ever otherwise."""
+        data = self.ask({"do": "pages", "index": memory, "page": page})[1]
+        return [data[at : at + 8] for at in range(0, len(data), 8)]
 
     def digests(self) -> list[list[Any]]:
         return list(self.ask({"do": "digest"})[0]["states"])
@@ -266,12 +274,12 @@ class Job:
             raise RefusedError(answer["fatal"])
         return Moment(ours, process.pid, answer["at"])
 
-    def header(self, seq: int) -> tuple[Kind, Status]:
-        """What kind of record an event is, and how far it got."""
+    def header(self, seq: int) -> tuple[Kind, Status, int]:
+        """What kind of record an event is, how far it got, and its import."""
         piece = self.pieces[bisect.bisect_right(self.pieces, seq, key=lambda p: p.first) - 1]
         place = os.pread(self.image, 8, piece.at + piece.length + 8 * (seq - piece.first))
         record = os.pread(self.image, 8, piece.at + int.from_bytes(place, "little"))
-        return Kind(record[6]), Status(record[7])
+        return Kind(record[6]), Status(record[7]), int.from_bytes(record[4:6], "little")
 
     def mark_clocks(self, first: int, count: int) -> Sequence[int]:
         """The clocks at which records were served, as far as the pass has come."""

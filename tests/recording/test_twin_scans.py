@@ -1,0 +1,168 @@
+"""What a guest that is listened to says it did, against what the interpreter of `tests.twin_kit` saw happen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import assemble
+from tests.recording.test_twin_programs import BEYOND_THE_INTERPRETER, BIG, BIG_LOCALS, PROGRAMS, TRAPPING
+from tests.twin_kit import Bench, Call, Interpreter, State, bench, interpreted
+
+EVERYTHING = {"keep": "all", "most": 10**6}
+DEEP: dict[str, tuple[str, list[Call]]] = {
+    "fib": (
+        """(func $fib (export "run") (param i32) (result i32) (if (result i32) (i32.lt_u (local.get 0) (i32.const 2))
+             (then (local.get 0)) (else (i32.add (call $fib (i32.sub (local.get 0) (i32.const 1))) (call $fib (i32.sub (local.get 0) (i32.const 2)))))))""",
+        [("run", [6]), ("run", [3])],
+    ),
+    "exceptions_through_frames": (
+        """(tag $e) (func $deep (param i32) (if (i32.eqz (local.get 0)) (then (throw $e))) (call $deep (i32.sub (local.get 0) (i32.const 1))))
+           (func $own (param i32) (try_table (catch_all 0) (call $deep (local.get 0))))
+           (func $catch (param i32) (result i32) (local $n i32)
+             (call $own (local.get 0))
+             (block $b (try_table (catch_all $b) (call $deep (local.get 0))))
+             (loop $l (local.set $n (i32.add (local.get $n) (i32.const 1)))
+               (if (i32.lt_u (local.get $n) (i32.const 3)) (then (try_table (catch_all $l) (call $deep (i32.const 1))))))
+             (if (local.get 0) (then (drop (call $catch (i32.sub (local.get 0) (i32.const 1))))))
+             (local.get $n))
+           (func (export "run") (param i32) (result i32) (i32.add (call $catch (local.get 0)) (call $catch (i32.const 0))))""",
+        [("run", [2])],
+    ),
+}  # fmt: skip
+TEXTS = {**DEEP, **{name: text for name, text in PROGRAMS.items() if name not in BEYOND_THE_INTERPRETER | TRAPPING}}
+
+
+def known(name: str) -> tuple[bytes, list[Call], Interpreter, list[State]]:
+    text, wanted = TEXTS[name]
+    wasm = assemble(f"(module {text})")
+    return wasm, wanted, *interpreted(wasm, wanted)
+
+
+def cuts(total: int) -> list[tuple[int, int]]:
+    return [(0, total), (total // 3, 2 * total // 3 + 1), (total // 2, total)]
+
+
+def scanned(found: Bench, low: int, high: int, message: dict[str, Any]) -> list[Any]:
+    """A scan from the moment in front of `low` up to `high`."""
+    with found.at(low) as moment:
+        hits = moment.scan({**EVERYTHING, **message, "low": low, "high": high, "clock": high})
+        assert isinstance(hits, list)
+        return hits
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_write_and_every_instruction_is_told(name: str, tmp_path: Path) -> None:
+    wasm, wanted, machine, states = known(name)
+    with bench(wasm, wanted, tmp_path) as found:
+        for low, high in cuts(machine.clock):
+            hits = scanned(found, low, high, {"memory": [-1, 0, 2**63 - 1]})
+            told = [(clock, memory, address, bytes.fromhex(data)) for clock, _, _, _, memory, address, data, _ in hits]
+            assert told == [write for write in machine.writes if low <= write[0] < high and write[3]]
+            assert all(pc == states[clock].frames[0][1] for clock, pc, *_ in hits)
+
+            hits = scanned(found, low, high, {"global": -1})
+            told_globals = [(clock, index, int.from_bytes(bytes.fromhex(data), "little")) for clock, _, _, _, _, index, data, _ in hits]
+            assert told_globals == [change for change in machine.sets if low <= change[0] < high]
+
+            stretches = found.twin.stretches
+            heads: dict[int, list[int]] = {}
+            for pc in sorted({state.frames[0][1] for state in states}):
+                heads.setdefault(stretches.pcs[stretches.at(pc)], []).append(pc)
+            with found.at(low) as moment:
+                base = len(states[moment.clock].frames)
+            for limit in (2**31 - 1, 1, 0, -1):
+                hits = scanned(found, low, high, {"heads": list(heads.items()), "depth": limit})
+                expected = [(n, states[n].frames[0][1], len(states[n].frames) - base) for n in range(low, high)]
+                assert [(clock, pc, depth) for clock, pc, *_, depth in hits] == [e for e in expected if e[2] <= limit]
+
+
+@pytest.mark.parametrize("name", ["fib", "exceptions_through_frames", "tail_calls", "catches", "mirrored", "empty_and_short", "unreachable_code"])
+def test_a_tree_of_calls(name: str, tmp_path: Path) -> None:
+    wasm, wanted, machine, states = known(name)
+    with bench(wasm, wanted, tmp_path) as found:
+        for low, high in cuts(machine.clock):
+            with found.at(low) as moment:
+                if moment.clock != low:
+                    continue  # a tree begins at a head
+                outer = [f[0] for f in reversed(states[low].frames)] if low else []
+                raw = moment.scan({"calls": outer, "low": low, "high": high, "clock": high})
+            calls: Counter[tuple[int, ...]] = Counter()
+            own: Counter[tuple[int, ...]] = Counter()
+
+            def walk(node: list[Any], path: tuple[int, ...], calls: Counter[Any] = calls, own: Counter[Any] = own) -> None:
+                function, count, instructions, children = node[:4]
+                here = (*path, function) if function >= 0 else path
+                calls[here] += count
+                own[here] += instructions
+                for child in children:
+                    walk(child, here)
+
+            walk(raw, ())
+            own[tuple(f for f in raw[4] if f >= 0)] += high - low - own.total()  # nothing is logged at the very end
+            expected_calls = Counter(path for clock, path in machine.entries if low <= clock < high and (clock or not low))
+            expected_own = Counter(tuple(f[0] for f in reversed(states[n].frames)) for n in range(low, high))
+            assert +own == expected_own
+            if not low:
+                silent = {path for path in expected_calls if path not in own or not own[path]}  # empty functions
+                assert {p: n for p, n in (+calls).items() if p not in silent} == {
+                    p: n for p, n in expected_calls.items() if p not in silent
+                }
+
+
+def test_a_trap_is_found_from_anywhere_before_it(tmp_path: Path) -> None:
+    text, _ = PROGRAMS["traps_in_between"]
+    wasm = assemble(f"(module {text})")
+    wanted: list[Call] = [("run", [4])]
+    machine, states = interpreted(wasm, wanted)
+    with bench(wasm, wanted, tmp_path) as found:
+        stretches = found.twin.stretches
+        for start in (0, 3, len(states) - 1):
+            with found.at(start) as moment:
+                pc, head, message = moment.scan({"trap": True})
+            assert "divide by zero" in message
+            assert pc == stretches.pcs[stretches.at(states[-1].frames[0][1])]
+            assert states[head].frames[0][1] == pc
+            assert head <= len(states) - 1 < head + stretches.counts[stretches.at(pc)]
+
+
+def test_exceptions_caught_by_frames_from_before_the_scan(tmp_path: Path) -> None:
+    """Such a frame has no depth of its own: it counts as outside of everything that was seen."""
+    wasm, wanted, machine, states = known("exceptions_through_frames")
+    with bench(wasm, wanted, tmp_path) as found:
+        deepest = max(range(len(states)), key=lambda n: len(states[n].frames))
+        with found.at(deepest) as moment:
+            here = moment.clock
+            depths = len(states[here].frames)
+        leaves = next(n for n in range(here, len(states)) if len(states[n].frames) < depths)
+        stretches = found.twin.stretches
+        pcs = sorted({state.frames[0][1] for state in states})
+        heads: dict[int, list[int]] = {}
+        for pc in pcs:
+            heads.setdefault(stretches.pcs[stretches.at(pc)], []).append(pc)
+        with found.at(deepest) as moment:
+            (hit,) = moment.scan({"heads": list(heads.items()), "depth": -1, "keep": "first", "most": 1, "low": here})
+        assert hit[0] == leaves
+
+
+def test_a_mirror_does_not_grow_by_what_exceptions_end(tmp_path: Path) -> None:
+    """Frames of functions with mirrored locals that are left by an exception are given back, by loops and by functions too.
+
+    Otherwise they would not fit: a frame has more than 1,200 bytes, and there is room for 512 MiB of them.
+    """
+    wasm = assemble(f"""(module (tag $e)
+      (func $big (param $n i64) {BIG_LOCALS} {BIG} (throw $e))
+      (func $own (try_table (catch_all 0) (call $big (i64.const 1))))
+      (func $loop (local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (if (i32.lt_u (local.get $i) (i32.const 60000)) (then (try_table (catch_all $l) (call $big (i64.const 1)))))))
+      (func $block (block $b (try_table (catch_all $b) (call $big (i64.const 1)))))
+      (func (export "run") (local $i i32) (call $loop)
+        (loop $l (call $own) (call $block) (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 60000)))))
+    )""")
+    with bench(wasm, [("run", []), ("run", [])], tmp_path) as found:
+        assert found.twin.mirrored
+        end = found.end
+        assert end["verdict"]["verdict"] == "identical"
