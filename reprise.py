@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from recorder.python_host import FuncRef, Guest, HostTrap, host, provide
     from recorder.values import Bits, Float
     from replayer.api import replay, verify
+    from replayer.machine import TimeMachine
+    from replayer.marks import Mark
+    from replayer.stops import breakpoint_at, watchpoint_at
     from replayer.verdict import Verdict
     from replayer.verification import Verification
     from traces._errors import NewerFormatError, RecordingError, RefusedError, RepriseError, TraceError, UsageError
@@ -46,6 +49,10 @@ _HOMES = {
     "Verdict": "replayer.verdict",
     "Verification": "replayer.verification",
     "Trace": "traces.tracedir",
+    "TimeMachine": "replayer.machine",
+    "Mark": "replayer.marks",
+    "breakpoint_at": "replayer.stops",
+    "watchpoint_at": "replayer.stops",
     "host": "recorder.python_host",
     "provide": "recorder.python_host",
     "Guest": "recorder.python_host",
@@ -74,6 +81,7 @@ __all__ = [
     "GuestExit",
     "GuestTrap",
     "HostTrap",
+    "Mark",
     "NewerFormatError",
     "Outcome",
     "Ran",
@@ -82,12 +90,14 @@ __all__ = [
     "RefusedError",
     "RepriseError",
     "Stopped",
+    "TimeMachine",
     "Trace",
     "TraceError",
     "UsageError",
     "Verdict",
     "Verification",
     "__version__",
+    "breakpoint_at",
     "host",
     "main",
     "provide",
@@ -96,6 +106,7 @@ __all__ = [
     "replay",
     "run",
     "verify",
+    "watchpoint_at",
 ]
 
 
@@ -164,6 +175,9 @@ _COMMANDS = {
     "recover": "traces",
     "replay": "replayer",
     "verify": "replayer",
+    "at": "replayer",
+    "find": "replayer",
+    "last-write": "replayer",
     "show": "traces",
     "events": "traces",
     "query": "traces",

@@ -1,14 +1,23 @@
-"""What `reprise` mounts from this room: replay, verify."""
+"""What `reprise` mounts from this room: replay, verify, and the time machine's at, find and last-write."""
 
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from traces._errors import UsageError
-from traces.cli import Command, Parser, emit, emit_json_rows
+from traces._errors import TraceError, UsageError
+from traces.cli import Command, Parser, emit, emit_json_rows, one_line, say
+
+if TYPE_CHECKING:
+    from replayer.machine import TimeMachine
+    from replayer.worker import Watch
 
 
 def _declare_replay(parser: Parser) -> None:
@@ -81,7 +90,194 @@ def _verify(args: argparse.Namespace) -> int:
     return EXIT_CODES[worst(kinds)]
 
 
+# -- the time machine
+
+
+def _declare_machine(parser: Parser) -> None:
+    parser.add_argument("trace", metavar="TRACE")
+    parser.add_argument(
+        "--source",
+        metavar="DIR",
+        action="append",
+        default=[],
+        type=Path,
+        help="look for source files here, by the end of their path",
+    )
+    parser.add_argument(
+        "--source-map", metavar="FROM=TO", action="append", default=[], help="read source files below FROM in TO instead"
+    )
+    parser.add_argument(
+        "--no-checkpoints", action="store_true", help="replay every look from the start, without forked processes"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+@contextlib.contextmanager
+def _machine(args: argparse.Namespace) -> Iterator[TimeMachine]:
+    """The time machine on the trace of a command, proven: its twin did what the recording says."""
+    from replayer.machine import TimeMachine
+
+    pairs = []
+    for text in args.source_map:
+        old, found, new = text.partition("=")
+        if not found or not old:
+            raise UsageError(f"--source-map {text}: write FROM=TO")
+        pairs.append((old, new))
+    with TimeMachine(args.trace, checkpoints=not args.no_checkpoints, remap=pairs, search=args.source) as machine:
+        for note in machine.notes:
+            say(f"note: {note}")
+        machine.wait(_progress(machine))
+        if machine.proof:
+            raise TraceError(f"{args.trace}: {machine.proof}; what the time machine would show cannot be trusted")
+        yield machine
+
+
+def _progress(machine: TimeMachine) -> Watch:
+    """Tells a terminal how far the run through the recording is, once it takes long."""
+    shown = [time.monotonic()]
+
+    def tell(_clock: int, events: int) -> None:
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - shown[0] > 1:
+            shown[0] = now
+            print(f"\rreplaying: {events:,} of {machine.events:,} events", end="", file=sys.stderr, flush=True)
+            if events >= machine.events:
+                print(file=sys.stderr)
+
+    return tell
+
+
+def _safe(line: str) -> str:
+    """A line that may hold words of a guest's, indented as it was."""
+    return line[: len(line) - len(line.lstrip(" "))] + one_line(line)
+
+
+def _declare_at(parser: Parser) -> None:
+    _declare_machine(parser)
+    parser.add_argument("mark", metavar="MARK", help="1204331, 1204331.2, e123, e123+, start or end")
+    parser.add_argument(
+        "--memory", metavar="[M/]ADDR:LEN", action="append", default=[], help="print these bytes too; may be given again"
+    )
+    parser.add_argument("--globals", action="store_true", help="print the module's globals too")
+
+
+def _at(args: argparse.Namespace) -> int:
+    from replayer import looking
+    from replayer.stops import memory_range
+
+    with _machine(args) as machine:
+        ranges = [memory_range(machine, text, 1 << 20) for text in args.memory]
+        here = machine.seek(args.mark)
+        dumps = []
+        for memory, address, length in ranges:
+            data = here.read(address, length, memory)
+            if len(data) < length:
+                size = here.memory_sizes[memory]
+                raise UsageError(f"--memory {address:#x}:{length}: memory {memory} has {size:,} bytes at mark {here.mark}")
+            dumps.append((memory, address, data))
+        if args.json:
+            found = looking.here_json(here)
+            found["memory"] = [{"memory": m, "address": f"{a:#x}", "bytes": base64.b64encode(d).decode()} for m, a, d in dumps]
+            print(json.dumps(found, ensure_ascii=False))
+            return 0
+        emit(map(_safe, looking.here_lines(here)))
+        if args.globals:
+            kinds = [found.value for found in machine.module.globals]
+            emit(f"global {i} = {looking.value_text(kinds[i], bits)}" for i, bits in enumerate(here.globals))
+        for _, address, data in dumps:
+            emit(looking.memory_lines(data, address))
+    return 0
+
+
+def _declare_find(parser: Parser) -> None:
+    _declare_machine(parser)
+    parser.add_argument(
+        "--break", dest="breaks", metavar="PLACE", action="append", default=[],
+        help="func=NAME, import=MODULE.NAME, line=FILE:LINE or pc=OFFSET; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--watch",
+        metavar="[M/]ADDR:LEN|global=N",
+        action="append",
+        default=[],
+        help="stop at writes of these; may be given again",
+    )
+    parser.add_argument("--changes", action="store_true", help="with --watch: only writes that change something")
+    parser.add_argument(
+        "--if", dest="condition", metavar="EXPR", help="only stops at which this holds (see docs/time-machine.md)"
+    )
+    parser.add_argument("--from", dest="start", metavar="MARK", help="where to begin (the start; with --reverse, the end)")
+    parser.add_argument("--reverse", action="store_true", help="search backward")
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="how many stops to tell (1; 0 for all)")
+
+
+def _find(args: argparse.Namespace) -> int:
+    from replayer import looking
+    from replayer.stops import breakpoint_at, watchpoint_at
+
+    if not args.breaks and not args.watch:
+        raise UsageError("find needs something to look for: --break PLACE or --watch ADDR:LEN")
+    if args.count < 0:
+        raise UsageError("--count: how many stops to tell, from 1; 0 for all")
+    with _machine(args) as machine:
+        points = [breakpoint_at(machine, text, args.condition) for text in args.breaks]
+        watches = [watchpoint_at(machine, text, args.condition, changes_only=args.changes) for text in args.watch]
+        mark = machine.mark(args.start or ("end" if args.reverse else "start"))
+        rows: list[str] = []
+        while not args.count or len(rows) < args.count:
+            stop = machine.motion.find(points, watches, start=mark, reverse=args.reverse)
+            if stop is None:
+                break
+            here = machine.seek(stop.mark)
+            rows.append(json.dumps(looking.stop_json(stop, here), ensure_ascii=False))
+            if not args.json:
+                emit([_safe(looking.stop_line(machine, stop, here))])
+            mark = stop.mark
+        if args.json:
+            emit_json_rows("stops/1", "stops", rows)
+    if not rows:
+        say("nothing found")
+    return 0 if rows else 1
+
+
+def _declare_last_write(parser: Parser) -> None:
+    _declare_machine(parser)
+    parser.add_argument("range", metavar="[M/]ADDR[:LEN]", help="the bytes in question")
+    parser.add_argument("--before", metavar="MARK", default="end", help="only writes before this mark (end)")
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="how many writes to tell, going further back (1)")
+
+
+def _last_write(args: argparse.Namespace) -> int:
+    from replayer import looking
+    from replayer.stops import memory_range
+
+    if args.count < 1:
+        raise UsageError("--count: how many writes to tell, from 1")
+    with _machine(args) as machine:
+        memory, address, length = memory_range(machine, args.range, 1 << 20)
+        mark = machine.mark(args.before)
+        rows: list[str] = []
+        while len(rows) < args.count:
+            found = machine.history.last_write(address, length, memory=memory, before=mark)
+            if found is None:
+                break
+            rows.append(json.dumps(looking.write_json(found), ensure_ascii=False))
+            if not args.json:
+                emit(map(_safe, looking.write_lines(machine, found)))
+            if found.by == "module":
+                break
+            mark = found.mark
+        if args.json:
+            emit_json_rows("writes/1", "writes", rows)
+    if not rows:
+        say(f"nothing ever wrote {args.range} before mark {mark}")
+    return 0 if rows else 1
+
+
 COMMANDS = (
     Command("replay", "Prove", "re-execute a trace bit for bit and say whether the guest did the same", _replay, _declare_replay),
     Command("verify", "Prove", "check a trace's integrity and origin, and replay it", _verify, _declare_verify),
+    Command("at", "Look", "look into the guest at one moment: frames, variables, source, memory", _at, _declare_at),
+    Command("find", "Look", "find where a function, line or import is reached, or memory is written", _find, _declare_find),
+    Command("last-write", "Look", "find who wrote these bytes last", _last_write, _declare_last_write),
 )

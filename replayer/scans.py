@@ -71,7 +71,7 @@ class Scan:
         if position["kind"] == "head":
             # The head at which the guest rests has been passed already: what it would have reported is made up for here.
             inside = int(bool(follow and stretches.heads[stretches.at(position["pc"])] & HEAD_CALLS))
-            for pc in self._heads.get(position["pc"], ()):
+            for pc in self._heads.get(position["pc"], ()) if self._depth is None or self._depth >= 0 else ():
                 clock = position["clock"] + self._ordinal(pc, position["pc"])
                 self._hit(clock, Entry(0, position["pc"], -1, "head", 0, 0, b"", 0), pc)
         control.set_depth(inside, self._depth if self._depth is not None else ALL)

@@ -563,7 +563,9 @@ class _Body:
         condition = stretch.prefix + source + b"\x42" + sleb(stretch.count) + b"\x7d" + self.tee + b"\x42\x00\x53"
         pc = b"\x41" + sleb(stretch.at - self.rewriter.code_start)
         land = self._call_land() if stretch.flags & HEAD_LANDING else b""
-        sit = b"\x41\x00" + _memarg(b"\x29", 3, self.rewriter.memory, SEAT) + b"\x21" + self._seat() if self.known_landings else b""
+        sit = (
+            b"\x41\x00" + _memarg(b"\x29", 3, self.rewriter.memory, SEAT) + b"\x21" + self._seat() if self.known_landings else b""
+        )
         consequence = land + self.get + pc + b"\x22" + uleb(self.pc) + self.call_stop + sit + self.tee
         consequence += b"\x42" + sleb(UNWINDING) + b"\x53\x0d" + uleb(stretch.nest + 2)
         block_type, reporting, plain = stretch.opening or (b"\x40", b"", b"")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from replayer import twin
 from tests.harness import assemble
-from tests.recording.test_twin_programs import BEYOND_THE_INTERPRETER, BIG, BIG_LOCALS, PROGRAMS, TRAPPING
+from tests.recording.test_twin_programs import BEYOND_THE_INTERPRETER, BIG_LOCALS, PROGRAMS, TRAPPING
 from tests.twin_kit import Bench, Call, Interpreter, State, bench, interpreted
 
 EVERYTHING = {"keep": "all", "most": 10**6}
@@ -49,7 +50,8 @@ def cuts(total: int) -> list[tuple[int, int]]:
 def scanned(found: Bench, low: int, high: int, message: dict[str, Any]) -> list[Any]:
     """A scan from the moment in front of `low` up to `high`."""
     with found.at(low) as moment:
-        hits = moment.scan({**EVERYTHING, **message, "low": low, "high": high, "clock": high})
+        # The guest comes to rest at the head in front of a clock: what it writes behind that head takes a little more.
+        hits = moment.scan({**EVERYTHING, **message, "low": low, "high": high, "clock": high + max(found.twin.stretches.counts)})
         assert isinstance(hits, list)
         return hits
 
@@ -76,7 +78,12 @@ def test_every_write_and_every_instruction_is_told(name: str, tmp_path: Path) ->
                 base = len(states[moment.clock].frames)
             for limit in (2**31 - 1, 1, 0, -1):
                 hits = scanned(found, low, high, {"heads": list(heads.items()), "depth": limit})
+                if low and limit < 1 << 30 and "catch" in TEXTS[name][0]:
+                    continue  # how deep frames from before the scan are is not known when they catch
                 expected = [(n, states[n].frames[0][1], len(states[n].frames) - base) for n in range(low, high)]
+                if low and "catch" in TEXTS[name][0]:
+                    assert [hit[:2] for hit in hits] == [list(e[:2]) for e in expected]
+                    continue
                 assert [(clock, pc, depth) for clock, pc, *_, depth in hits] == [e for e in expected if e[2] <= limit]
 
 
@@ -88,7 +95,7 @@ def test_a_tree_of_calls(name: str, tmp_path: Path) -> None:
             with found.at(low) as moment:
                 if moment.clock != low:
                     continue  # a tree begins at a head
-                outer = [f[0] for f in reversed(states[low].frames)] if low else []
+                outer = [f[0] for f in reversed(states[low].frames)]
                 raw = moment.scan({"calls": outer, "low": low, "high": high, "clock": high})
             calls: Counter[tuple[int, ...]] = Counter()
             own: Counter[tuple[int, ...]] = Counter()
@@ -103,14 +110,11 @@ def test_a_tree_of_calls(name: str, tmp_path: Path) -> None:
 
             walk(raw, ())
             own[tuple(f for f in raw[4] if f >= 0)] += high - low - own.total()  # nothing is logged at the very end
-            expected_calls = Counter(path for clock, path in machine.entries if low <= clock < high and (clock or not low))
             expected_own = Counter(tuple(f[0] for f in reversed(states[n].frames)) for n in range(low, high))
             assert +own == expected_own
-            if not low:
-                silent = {path for path in expected_calls if path not in own or not own[path]}  # empty functions
-                assert {p: n for p, n in (+calls).items() if p not in silent} == {
-                    p: n for p, n in expected_calls.items() if p not in silent
-                }
+            # Functions without an instruction are on nobody's path, and nothing says when the outermost calls began.
+            entered = Counter(path for clock, path in machine.entries if low < clock < high and path in expected_own)
+            assert +Counter({path: calls[path] for path in expected_own}) == entered
 
 
 def test_a_trap_is_found_from_anywhere_before_it(tmp_path: Path) -> None:
@@ -122,11 +126,11 @@ def test_a_trap_is_found_from_anywhere_before_it(tmp_path: Path) -> None:
         stretches = found.twin.stretches
         for start in (0, 3, len(states) - 1):
             with found.at(start) as moment:
-                pc, head, message = moment.scan({"trap": True})
+                pc, end, message = moment.scan({"trap": True})
             assert "divide by zero" in message
             assert pc == stretches.pcs[stretches.at(states[-1].frames[0][1])]
-            assert states[head].frames[0][1] == pc
-            assert head <= len(states) - 1 < head + stretches.counts[stretches.at(pc)]
+            # The clock is that of the stretch's end, as everywhere at a head.
+            assert end - stretches.counts[stretches.at(pc)] <= len(states) - 1 < end
 
 
 def test_exceptions_caught_by_frames_from_before_the_scan(tmp_path: Path) -> None:
@@ -148,21 +152,25 @@ def test_exceptions_caught_by_frames_from_before_the_scan(tmp_path: Path) -> Non
         assert hit[0] == leaves
 
 
-def test_a_mirror_does_not_grow_by_what_exceptions_end(tmp_path: Path) -> None:
+TIMES = 500_000
+
+
+def test_a_mirror_does_not_grow_by_what_exceptions_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of functions with mirrored locals that are left by an exception are given back, by loops and by functions too.
 
     Otherwise they would not fit: a frame has more than 1,200 bytes, and there is room for 512 MiB of them.
     """
+    monkeypatch.setattr(twin, "QUADRATIC", 500)
     wasm = assemble(f"""(module (tag $e)
-      (func $big (param $n i64) {BIG_LOCALS} {BIG} (throw $e))
+      (func $big (param $n i64) {BIG_LOCALS} (if (i64.eqz (local.get $n)) (then (nop))) (throw $e))
       (func $own (try_table (catch_all 0) (call $big (i64.const 1))))
       (func $loop (local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (if (i32.lt_u (local.get $i) (i32.const 60000)) (then (try_table (catch_all $l) (call $big (i64.const 1)))))))
+        (if (i32.lt_u (local.get $i) (i32.const {TIMES})) (then (try_table (catch_all $l) (call $big (i64.const 1)))))))
       (func $block (block $b (try_table (catch_all $b) (call $big (i64.const 1)))))
-      (func (export "run") (local $i i32) (call $loop)
-        (loop $l (call $own) (call $block) (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 60000)))))
-    )""")
-    with bench(wasm, [("run", []), ("run", [])], tmp_path) as found:
-        assert found.twin.mirrored
-        end = found.end
-        assert end["verdict"]["verdict"] == "identical"
+      (func (export "run") (param i32) (local $i i32)
+        (if (i32.eqz (local.get 0)) (then (return (call $loop))))
+        (loop $l (if (i32.eq (local.get 0) (i32.const 1)) (then (call $own)) (else (call $block)))
+          (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {TIMES}))))))""")
+    with bench(wasm, [("run", [0]), ("run", [1]), ("run", [2])], tmp_path) as found:
+        assert found.twin.mirrored == {0}
+        assert found.end["verdict"]["verdict"] == "identical"
