@@ -261,7 +261,7 @@ def _last_write(args: argparse.Namespace) -> int:
             found = machine.history.last_write(address, length, memory=memory, before=mark)
             if found is None:
                 break
-            rows.append(json.dumps(looking.write_json(found), ensure_ascii=False))
+            rows.append(json.dumps(looking.write_json(machine, found), ensure_ascii=False))
             if not args.json:
                 emit(map(_safe, looking.write_lines(machine, found)))
             if found.by == "module":

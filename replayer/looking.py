@@ -183,12 +183,13 @@ def write_lines(machine: TimeMachine, write: Write) -> Iterator[str]:
 
 
 def _line_of(machine: TimeMachine, where: str) -> str:
+    """The text of a source line, if the file is at hand."""
     file, _, line = where.rpartition(":")
     text = machine.source.text(file) if machine.source is not None else None
     return text[int(line) - 1].strip() if text and 0 < int(line) <= len(text) else ""
 
 
-def write_json(write: Write) -> dict[str, Any]:
+def write_json(machine: TimeMachine, write: Write) -> dict[str, Any]:
     return {
         "mark": write.mark.clock,
         "step": write.mark.step,
@@ -201,6 +202,7 @@ def write_json(write: Write) -> dict[str, Any]:
         "event": write.event,
         "function": write.function,
         "where": write.where,
+        "line": _line_of(machine, write.where) if write.where else "",
         "frames": list(write.frames),
     }
 

@@ -93,7 +93,9 @@ class TimeMachine:
         self._changed = threading.Condition()
         self._pass_failed: str | None = None
         self._closed = False
-        self._trap_lock = threading.Lock()
+        self._trap_lock = threading.RLock()
+        self._finding: set[int] = set()
+        """Traps that are being found: a process on the way to one does not wait for its own answer."""
         self._here: Here | None = None
         self._runner: Moment | None = None
         try:
@@ -199,8 +201,12 @@ class TimeMachine:
         """How many instructions had begun when the guest trapped after so many events: found by listening from a moment before."""
         with self._trap_lock:
             known = self.traps.get(events)
-            if known is None:
-                known = self.traps[events] = self._find_trap(events)
+            if known is None and events not in self._finding:
+                self._finding.add(events)
+                try:
+                    known = self.traps[events] = self._find_trap(events)
+                finally:
+                    self._finding.discard(events)
             return known
 
     def _find_trap(self, events: int) -> int:
@@ -437,10 +443,14 @@ class TimeMachine:
 
     @cached_property
     def source(self) -> DebugInfo | None:
-        """What the module's debug information says; None if it has none."""
+        """What the module's debug information says; None if it has none, or if what reads it is not installed (see `notes`)."""
         from replayer.source.debuginfo import open_source
 
-        return open_source(self.module, remap=self._remap, search=self._search)
+        try:
+            return open_source(self.module, remap=self._remap, search=self._search)
+        except UsageError as error:
+            self.notes.append(str(error))
+            return None
 
 
 def moment_from(handle: int, pid: int, position: Mapping[str, Any]) -> Moment:

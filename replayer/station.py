@@ -324,7 +324,8 @@ class Station:
         if self._scan is not None and self._scan.trap:
             control = self.replay.control
             left = control.last_left
-            clock = control.target - (left + BIAS)
+            stretches = self.replay.twin.stretches
+            clock = control.target - (left + BIAS) - stretches.counts[stretches.at(control.last_pc)]
             self._reply({"at": {"kind": "gone"}, "scan": [control.last_pc, clock, str(getattr(error, "message", error))]})
             os._exit(0)
         # What was begun since the countdown was last written down is lost with the guest's frames. The machine can find out.

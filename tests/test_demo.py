@@ -67,7 +67,7 @@ def numbers(text: str, pattern: str) -> tuple[str, ...]:
 def test_it_fits_a_screen_and_is_plain_text_in_a_pipe(ran: tuple[Path, str]) -> None:
     lines = ran[1].splitlines()
 
-    assert len(lines) <= 30
+    assert len(lines) <= 33
     assert ESCAPE not in ran[1]
     assert max(map(len, lines)) <= tour.WIDTH
 
@@ -121,16 +121,29 @@ def test_the_altered_copy_is_readable_and_its_verdict_names_the_event(ran: tuple
     assert reprise.verify(incident).kind == "identical"
 
 
+def test_the_line_that_let_it_happen_is_found_by_running_the_agent_again(ran: tuple[Path, str]) -> None:
+    (mark, line) = numbers(ran[1], r"why +run again, instruction ([\d,]+) let it: search, agent\.c:(\d+)\n")
+    source = (ROOT / "recorder" / "demo" / "agent.c").read_text().splitlines()
+
+    assert "tool_search(" in source[int(line) - 1]
+    assert source[int(line) - 1].strip() in ran[1]
+    with reprise.TimeMachine(ran[0] / "reprise-demo" / "incident.trace") as machine:
+        here = machine.seek(int(mark.replace(",", "")))
+        assert here.frame is not None
+        assert here.frame.instruction.startswith("call ")
+        assert here.frame.name == "search"
+
+
 def test_the_commands_to_go_on_work(ran: tuple[Path, str]) -> None:
     commands = [line[9:] for line in ran[1][ran[1].index("go on    ") :].splitlines()]
     verbs = {}
     for command in commands:
         words = shlex.split(command)
         done = subprocess.run(words, cwd=ran[0], env=environment(), capture_output=True, text=True, timeout=60)
-        verbs[next(word for word in words if word in ("show", "events", "query", "verify"))] = done.returncode
+        verbs[next(word for word in words if word in ("show", "at", "events", "query", "verify"))] = done.returncode
         assert done.stdout
 
-    assert set(verbs) == {"show", "events", "query", "verify"}
+    assert set(verbs) == {"show", "at", "events", "query", "verify"}
     assert verbs.pop("verify") != 0
     assert set(verbs.values()) == {0}
 
@@ -215,4 +228,4 @@ def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
 
     assert f"{ESCAPE}32midentical{ESCAPE}0m" in coloured
     assert ESCAPE not in plain
-    assert len(coloured.splitlines()) <= 30
+    assert len(coloured.splitlines()) <= 33

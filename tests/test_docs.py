@@ -51,7 +51,7 @@ def test_every_command_and_option_is_documented(command: Command) -> None:
 
 
 def test_every_documented_command_and_option_exists() -> None:
-    names = set(re.findall(r"`reprise ([a-z]+)", COMMANDS + README))
+    names = set(re.findall(r"`reprise ([a-z-]+)", COMMANDS + README))
     options = set(re.findall(r"`(--?[a-z][a-z-]*)", COMMANDS))
 
     assert names <= set(reprise._COMMANDS)
@@ -132,7 +132,8 @@ def test_the_two_commands_of_a_fresh_clone() -> None:
 def test_the_tour_still_says_what_the_readme_shows(tmp_path: Path) -> None:
     """Values of clocks and random bytes aside, every line of the README's console blocks is what the commands print."""
     pytest.importorskip("duckdb")
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    for directory in ("tests", "recorder"):
+        (tmp_path / directory).symlink_to(ROOT / directory)
     (tmp_path / "work").mkdir()
     for text in re.findall(r"^```console\n(.*?)^```", README, re.DOTALL | re.MULTILINE):
         for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):

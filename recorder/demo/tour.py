@@ -1,4 +1,4 @@
-"""The steps of `reprise demo` and what they print: at most 30 lines, on stdout, in colour only where a terminal wants it."""
+"""The steps of `reprise demo` and what they print: at most 33 lines, on stdout, in colour only where a terminal wants it."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
         pen.line()
         _story_step(pen, story)
         _harm_step(pen, story.harm)
+        _why_step(pen, incident, story.harm)
         _alter_step(pen, trace, altered, story.harm)
     pen.line()
     for number, command in enumerate(_onward(incident, altered, story.harm)):
@@ -146,6 +147,19 @@ def _harm_step(pen: Pen, harm: Harm) -> None:
     pen.item("", f"{end}{length} of them over the account at {harm.address:#x}")
 
 
+def _why_step(pen: Pen, incident: Path, harm: Harm) -> None:
+    """The time machine's part: which line of the agent's let that happen. Needs pyelftools for the line; without it, the place."""
+    asked = ["last-write", "--json", "--source", str(Path(__file__).parent), "--before", f"e{harm.seq}"]
+    answer = _reprise([*asked, str(incident), f"{harm.address:#x}:{len(harm.account)}"], "", (0,))
+    write: dict[str, Any] = json.loads(answer)["writes"][0]
+    if write["event"] != harm.writer_seq:
+        raise _DemoError(f"demo: event {harm.writer_seq} wrote the account, the time machine says event {write['event']}")
+    place = f"{write['function']}, {write['where']}" if write["where"] else f"{write['function']} at code offset {write['pc']}"
+    pen.item("why", f"run again, instruction {write['mark']:,} let it: {pen.strong(place)}")
+    if write["line"]:
+        pen.item("", write["line"], pen.bad)
+
+
 def _alter_step(pen: Pen, trace: Trace, altered: Path, harm: Harm) -> None:
     was, now = alter(trace, altered, harm.seq)
     verdict = _replay(altered, (3,))
@@ -193,11 +207,12 @@ def _onward(incident: Path, altered: Path, harm: Harm) -> list[str]:
     """Commands that go on from here, as this user can type them."""
     commands = [
         ["show", str(incident)],
+        ["at", str(incident), f"e{harm.seq}"],
         ["events", str(incident), "--around", str(harm.writer_seq)],
         ["verify", str(altered)],
     ]
     if importlib.util.find_spec("duckdb") is not None:
-        commands.insert(2, ["query", str(incident), "SELECT * FROM spans"])
+        commands.insert(3, ["query", str(incident), "SELECT * FROM spans"])
     return [" ".join([_name(), *map(_for_shell, command)]) for command in commands]
 
 
