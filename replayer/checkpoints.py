@@ -1,8 +1,8 @@
 """The moments a machine keeps: checkpoints the pass left behind, and the ones it was at lately.
 
-It alone decides which moment a journey begins from, and which are let go: at most so many, in at most so much memory, the kept ones
-spread over the whole execution. Every moment handed out is a fork, so those kept stay as they are. A moment whose process died is
-forgotten, and the journey begins from an earlier one.
+It alone decides which moment a journey begins from, and which are let go: at most so many, in at most so much memory, spread over
+the whole execution. Every moment handed out is a fork, so those kept stay as they are. A moment whose process died is forgotten,
+and the journey begins from an earlier one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from replayer.worker import Job, Moment, WorkerDied
+from traces._errors import RefusedError
 
 RECENT: Final = 12
 
@@ -32,6 +33,9 @@ class Checkpoints:
         self._kept: list[Moment] = []
         self._recent: OrderedDict[int, Moment] = OrderedDict()
         self.on_trap: Callable[[int], int | None] = lambda _: None
+        self._sizes: dict[int, int] = {}
+        """Bytes each kept moment takes, by pid, as last measured."""
+        self._closed = False
         self.deaths: list[str] = []
         """What became of processes that died, for whoever asks."""
 
@@ -53,16 +57,31 @@ class Checkpoints:
         """A checkpoint the pass left."""
         moment.on_trap = self.on_trap
         with self._lock:
+            if self._closed:
+                moment.close()
+                return
+            if self._kept:
+                # Only now does the last one have pages of its own: those that the guest has written since.
+                last = self._kept[-1]
+                self._sizes[last.pid] = memory_of(last.pid)
             self._kept.append(moment)
-            if len(self._kept) % 8 == 0 and self._memory() > self._budget:
-                self.thin()
+            if sum(self._sizes.values()) > self._budget:
+                self._sizes = {kept.pid: memory_of(kept.pid) for kept in self._kept}
+                if sum(self._sizes.values()) > self._budget:
+                    self.thin()
 
     def thin(self) -> None:
-        """Lets every other checkpoint go."""
+        """Lets half of the checkpoints go: always the one whose neighbours are closest to each other in time of execution, so that
+        those kept stay spread over the whole of it."""
         with self._lock:
-            for moment in self._kept[::2]:
-                moment.close()
-            self._kept = self._kept[1::2]
+            for _ in range((len(self._kept) + 1) // 2):
+                times = [0.0, *(_seconds(moment) for moment in self._kept)]
+                # The last one has no neighbour behind it yet: the pass goes on from there.
+                gaps = [times[i + 1] - times[i - 1] for i in range(1, len(times) - 1)]
+                place = min(range(len(gaps)), key=gaps.__getitem__, default=0)
+                gone = self._kept.pop(place)
+                self._sizes.pop(gone.pid, None)
+                gone.close()
 
     def remember(self, moment: Moment) -> None:
         """Keeps a moment for a while: whoever was here is likely to come back."""
@@ -74,8 +93,10 @@ class Checkpoints:
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)[1].close()
 
-    def _memory(self) -> int:
-        return sum(private_memory(moment.pid) for moment in self._kept)
+    def memory(self) -> int:
+        """Bytes the kept moments take: pages that several share are counted once, in parts."""
+        with self._lock:
+            return sum(memory_of(moment.pid) for moment in self._kept)
 
     # -- starting
 
@@ -104,6 +125,8 @@ class Checkpoints:
             return max(usable, key=lambda moment: moment.clock, default=self._first)
 
     def _start(self) -> Moment:
+        if self._closed:
+            raise RefusedError("this time machine was closed; open the trace again")
         moment = self._job.start()
         moment.on_trap = self.on_trap
         return moment
@@ -126,6 +149,7 @@ class Checkpoints:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             for moment in self.all():
                 moment.close()
             self._first = None
@@ -133,10 +157,24 @@ class Checkpoints:
             self._recent.clear()
 
 
+def _seconds(moment: Moment) -> float:
+    """How long the guest ran until there."""
+    return float(moment.position.get("seconds", 0.0))
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory a process takes for itself, and its part of what it shares with others; 0 if that cannot be known."""
+    return _rolled_up(pid, "Pss_Anon:") or private_memory(pid)
+
+
 def private_memory(pid: int) -> int:
     """Bytes of memory that a process shares with no other; 0 if that cannot be known."""
+    return _rolled_up(pid, "Private_Dirty:")
+
+
+def _rolled_up(pid: int, name: str) -> int:
     with contextlib.suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Private_Dirty:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return 0

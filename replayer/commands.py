@@ -126,7 +126,7 @@ def _machine(args: argparse.Namespace) -> Iterator[TimeMachine]:
     with TimeMachine(args.trace, checkpoints=not args.no_checkpoints, remap=pairs, search=args.source) as machine:
         for note in machine.notes:
             say(f"note: {note}")
-        machine.wait(_progress(machine))
+        machine.know(_progress(machine))
         if machine.proof:
             raise TraceError(f"{args.trace}: {machine.proof}; what the time machine would show cannot be trusted")
         yield machine

@@ -76,8 +76,9 @@ class Frame:
         location = self.location
         for call in source.inlined(self.pc):
             found.append(InlinedFrame(call.name, location))
-            known = call.call_file and call.call_line
-            location = Location(call.call_file, call.call_line, call.call_column or 0, True) if known else None
+            location = None
+            if call.call_file is not None and call.call_line is not None:
+                location = Location(call.call_file, call.call_line, call.call_column or 0, True)
         return found
 
     @property

@@ -8,6 +8,7 @@ with a verdict: the twin served every record and reached the recorded digests, a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from replayer.fragments import Details
 from replayer.look import Here
 from replayer.marks import START, Mark, parse_event
 from replayer.names import Names
+from replayer.proofs import Proof, load_proof, save_proof
 from replayer.timeline import Clocks, Timeline
 from replayer.worker import CAN_FORK, Cancelled, Job, Moment, Watch, WorkerDied
 from traces._errors import RepriseError, TraceError, UsageError
@@ -92,11 +94,13 @@ class TimeMachine:
         self._progress = (0, 0)
         self._changed = threading.Condition()
         self._pass_failed: str | None = None
+        self._pass_done = False
         self._closed = False
         self._trap_lock = threading.RLock()
         self._finding: set[int] = set()
         """Traps that are being found: a process on the way to one does not wait for its own answer."""
         self._here: Here | None = None
+        self._proven = self._recall()
         self._runner: Moment | None = None
         try:
             self._runner = self.checkpoints.fork()
@@ -128,10 +132,30 @@ class TimeMachine:
 
     def _still_the_same(self) -> None:
         """Checkpoints belong to the trace as it was when the machine was opened."""
+        if self._closed:
+            raise UsageError(f"{self.trace.given}: this time machine was closed; open the trace again")
         if _stamps(self.trace.path) != self._files:
             raise TraceError(f"{self.trace.given}: changed on disk since it was opened; open it again")
 
     # -- the pass
+
+    def _recall(self) -> bool:
+        """Whether an earlier pass through this very trace is known to have come out as the plain replay does."""
+        known = load_proof(self.trace)
+        if known is None or len(known.clocks) != 8 * self.events:
+            return False
+        os.pwrite(self.job.marks, known.clocks, 0)
+        self.traps.update(known.traps)
+        self._end = known.end
+        self.clocks.known = known.known
+        self._progress = (known.end, known.known)
+        self.passed = known.verdict
+        return True
+
+    def _remember(self) -> None:
+        assert self.passed is not None and self._end is not None
+        clocks = os.pread(self.job.marks, 8 * self.events, 0)
+        save_proof(self.trace, Proof(self.passed, self._end, self.clocks.known, self.traps, clocks))
 
     def _follow(self) -> None:
         """Hears what the runner says, in a thread of its own."""
@@ -171,6 +195,7 @@ class TimeMachine:
             self._progress = (position["clock"], position["events"])
             self.clocks.known = position["events"]
             self.passed = position["verdict"]
+            self._pass_done = True
             self._changed.notify_all()
 
     def _fail(self, why: str) -> None:
@@ -185,12 +210,16 @@ class TimeMachine:
         return self._progress
 
     def wait(self, watch: Watch | None = None) -> None:
-        """Waits for the pass to end."""
-        self._wait_for(lambda: False, watch)
+        """Waits for the pass to end: then all checkpoints stand."""
+        self._wait_for(lambda: self._pass_done, watch)
+
+    def know(self, watch: Watch | None = None) -> None:
+        """Waits until the verdict, the end and the mark of every event are known: from the pass, or from an earlier one."""
+        self._wait_for(lambda: self.passed is not None, watch)
 
     def _wait_for(self, enough: Callable[[], bool], watch: Watch | None) -> None:
         with self._changed:
-            while self.passed is None and not enough():
+            while not enough():
                 if self._pass_failed is not None:
                     raise WorkerDied(self._pass_failed + "; open the trace again")
                 self._changed.wait(0.1)
@@ -198,7 +227,7 @@ class TimeMachine:
                     watch(*self._progress)
 
     def _begun_at_trap(self, events: int) -> int | None:
-        """How many instructions had begun when the guest trapped after so many events: found by listening from a moment before."""
+        """How many instructions had begun when the guest trapped after so many events: found by listening from earlier on."""
         with self._trap_lock:
             known = self.traps.get(events)
             if known is None and events not in self._finding:
@@ -241,8 +270,8 @@ class TimeMachine:
 
     @property
     def total(self) -> int:
-        """Instructions of the whole execution. Waits for the pass."""
-        self.wait()
+        """Instructions of the whole execution."""
+        self.know()
         assert self._end is not None
         return self._end
 
@@ -256,8 +285,8 @@ class TimeMachine:
         return self.job.rows
 
     def verdict(self) -> Mapping[str, Any]:
-        """What the pass came to: the twin against the recording. Waits for it."""
-        self.wait()
+        """What the pass came to: the twin against the recording."""
+        self.know()
         assert self.passed is not None
         return self.passed
 
@@ -265,13 +294,17 @@ class TimeMachine:
     def proof(self) -> str:
         """ "" if the twin did what the plain replay does: then everything shown is what was recorded. Otherwise what is wrong."""
         verdict = self.verdict()
+        if self._proven:
+            return ""
         if verdict["verdict"] == "identical":
+            self._remember()
             return ""
         from replayer.replay import replay
 
         plain = replay(self.trace).to_json()
         same = all(verdict[key] == plain[key] for key in ("verdict", "events", "total"))
         if same:
+            self._remember()
             return ""
         return (
             f"the instrumented twin ended {verdict['verdict']} at event {verdict['events']}, "
@@ -289,7 +322,7 @@ class TimeMachine:
             seq, after = event
             return self.mark_after(seq, watch) if after else self.mark_of(seq, watch)
         if text.strip() == "end":
-            self._wait_for(lambda: False, watch)
+            self.know(watch)
             return self.end
         return Mark.parse(text)
 
@@ -329,11 +362,10 @@ class TimeMachine:
             last = f"the last is e{self.events - 1}" if self.events else "it has none"
             raise UsageError(f"there is no event {seq} in this recording: {last}")
         # Clocks reach the file a window at a time.
-        self._wait_for(lambda: False, watch)
+        self.know(watch)
         if seq >= self.clocks.known:
-            raise UsageError(
-                f"event {seq} was not reached: the replay {self.passed and self.passed['verdict']} after event {self.clocks.known}"
-            )
+            kind = self.passed["verdict"] if self.passed is not None else "stopped"
+            raise UsageError(f"event {seq} was not reached: the replay is {kind} after event {self.clocks.known}")
 
     # -- going
 
@@ -379,7 +411,7 @@ class TimeMachine:
         if target == START:
             return self.checkpoints.fork(clock=-1)
         if target.step:
-            self._wait_for(lambda: False, watch)
+            self.know(watch)
             seq = self.timeline.event_at(target)
             moment = self.checkpoints.fork(clock=target.clock, events=seq)
             self._go(moment, watch, event=seq)
@@ -400,7 +432,7 @@ class TimeMachine:
         self._go(moment, watch, clock=target.clock)
         if moment.position["kind"] == "end":
             moment.close()
-            self.wait(watch)
+            self.know(watch)
             raise UsageError(f"mark {target} is beyond the end of the recording, which is mark {self._end}")
         return moment
 
@@ -462,7 +494,8 @@ def moment_from(handle: int, pid: int, position: Mapping[str, Any]) -> Moment:
 def _stamps(path: Path) -> list[tuple[str, int, int]]:
     """What tells whether a trace's files are still those that were opened."""
     found = []
-    for entry in sorted(path.iterdir()):
-        info = entry.lstat()
-        found.append((entry.name, info.st_size, info.st_mtime_ns))
+    with contextlib.suppress(OSError):
+        for entry in sorted(path.iterdir()):
+            info = entry.lstat()
+            found.append((entry.name, info.st_size, info.st_mtime_ns))
     return found

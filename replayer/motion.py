@@ -86,6 +86,8 @@ class Motion:
 
     def hits(self, scan: dict[str, Any], low: int, high: int | None = None, watch: Watch | None = None) -> Iterator[Hit]:
         """What a scan finds at clocks in [low, high), in the order of execution, found as it is asked for."""
+        if low >= self.machine.total:
+            return
         seen: set[tuple[int, int, int]] = set()
         for batch in _endless(_BATCHES):
             moment = self.from_clock(low, watch)
@@ -216,7 +218,7 @@ class Motion:
     def _calls_of(self, imports: tuple[int, ...], mark: Mark, reverse: bool, watch: Watch | None) -> Iterator[int]:
         """Calls of these imports behind a mark in the order of execution, or before it in the opposite order."""
         machine = self.machine
-        machine.wait(watch)
+        machine.know(watch)
         known = machine.clocks.known
         present = min(machine.timeline.events_before(mark), known)
         numbers = range(present - 1, -1, -1) if reverse else range(present, known)
@@ -444,7 +446,7 @@ class Motion:
     def _activation(self, mark: Mark) -> int | None:
         """The record with which the call from outside that is under way at a mark ends."""
         machine = self.machine
-        machine.wait()
+        machine.know()
         seq = machine.timeline.events_before(mark)
         if seq < machine.clocks.known:
             kind, status, _ = machine.job.header(seq)

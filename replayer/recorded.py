@@ -13,7 +13,8 @@ from traces._errors import TraceError
 from traces.manifest import Manifest
 
 if TYPE_CHECKING:
-    from traces.tables import StateRow, Window
+    from traces.states import StateRow
+    from traces.tables import Window
     from traces.tracedir import Trace
 
 

@@ -43,7 +43,8 @@ class Scan:
         self.first = message.get("keep") == "first"
         self.trap = bool(message.get("trap"))
         self._low = message.get("low", 0)
-        self._high = message.get("high") or _FOREVER
+        high = message.get("high")
+        self._high = _FOREVER if high is None else high
         self._most = message.get("most", 1)
         self._heads: dict[int, list[int]] = {head: pcs for head, pcs in message.get("heads", ())}
         self._memory = message.get("memory")

@@ -11,6 +11,8 @@ One thread, asserted before every fork. No Arrow, no DuckDB, no asyncio, no nati
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import hashlib
 import os
@@ -20,7 +22,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from recorder.boundary import states
 from recorder.boundary.raw import GuestTrap
@@ -44,6 +46,7 @@ from traces.states import StateRow
 TICK_SECONDS: Final = 0.02
 """How often a running guest looks up."""
 FIRST_SLICE: Final = 200_000
+_PR_SET_CHILD_SUBREAPER: Final = 36
 FRAMES: Final = 256
 """Frames of one answer."""
 
@@ -135,13 +138,13 @@ class Station:
         try:
             return wire.receive(self.sock)[0]
         except Closed:
-            os._exit(0)
+            leave()
 
     def _reply(self, message: Message, blob: bytes = b"", handle: int | None = None) -> None:
         try:
             wire.send(self.sock, message, blob, handle)
         except Closed:
-            os._exit(0)
+            leave()
 
     def _obey(self, message: Message) -> bool:
         """Does one thing; says whether the guest goes on."""
@@ -197,7 +200,8 @@ class Station:
             self._reply({"at": there} if result is None else {"at": there, "scan": result})
             return False
         if do == "pass":
-            self._pass = _Pass(message["interval"], message["most"], time.monotonic())
+            self._pass = _Pass(message["interval"], message["most"], time.monotonic(), there.get("seconds", 0.0))
+            self.marks_handle = self.job["marks"]
         else:
             self._awaited = True
         if do == "scan":
@@ -270,13 +274,16 @@ class Station:
 
     def _checkpoint(self, passing: _Pass, now: float, clock: int, pc: int, count: int) -> None:
         if now - passing.last >= passing.interval:
+            passing.ran += now - passing.last
+            seconds = round(passing.ran, 4)
             position = {"kind": "head", "clock": clock, "events": self.replay.cursor.seq(), "pc": pc, "count": count}
+            position["seconds"] = seconds
             started = time.monotonic()
             child = self._fork()
             if child is None:
                 self._pass = None
                 self.marks_handle = None
-                self._rest("head", clock, pc=pc, count=count)
+                self._rest("head", clock, pc=pc, count=count, seconds=seconds)
                 return
             handle, pid = child
             passing.made += 1
@@ -412,9 +419,11 @@ class Station:
 class _Pass:
     """The one run from start to end that leaves checkpoints behind."""
 
-    def __init__(self, interval: float, most: int, now: float) -> None:
+    def __init__(self, interval: float, most: int, now: float, ran: float) -> None:
         self.interval = interval
         self.most = most
+        self.ran = ran
+        """Seconds the guest has run, forking left out."""
         self.last = now
         self.told = now
         self.made = 0
@@ -451,7 +460,29 @@ def _read_all(handle: int) -> bytes:
     return bytes(data)
 
 
+_adopts = 0
+"""The process to which orphaned stations go: the one that was started, not forked."""
+
+
+def leave() -> NoReturn:
+    """Ends this process. The one that was started first lets those forked from it go, so that none is left to whoever runs as the
+    first process of the system, which in a container may not know what to do with it."""
+    if os.getpid() == _adopts:
+        signal.alarm(2)
+        with contextlib.suppress(OSError):
+            os.waitpid(-1, 0)  # SIGCHLD is ignored: this returns when the last has ended
+    os._exit(0)
+
+
+def _adopt() -> None:
+    global _adopts
+    with contextlib.suppress(OSError, AttributeError):
+        if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+            _adopts = os.getpid()
+
+
 def main(argv: list[str]) -> int:
+    _adopt()
     sock = socket.socket(fileno=int(argv[0]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the machine decides what an interrupt ends

@@ -46,7 +46,7 @@ from recorder.wasm.module import (
 )
 from recorder.wasm.rewrite import encode_export, rebuild, unused_export_name
 
-TWIN_VERSION: Final = 1
+TWIN_VERSION: Final = 2
 
 UNWINDING: Final = -(1 << 62)
 """A countdown below this makes every frame write itself down and return."""
@@ -177,7 +177,7 @@ class Rewriter:
     def __init__(self, module: Module, *, fine: bool = False, mirrored: Iterable[int] | None = None) -> None:
         self.module = module
         self.fine = fine
-        self._refuse()
+        self._refuse(module.structural_features)
         code = module.section(CODE)
         self.code_start = code.start if code is not None else 0
         self.layout = layout_for(code.end - code.start if code is not None else 0)
@@ -198,10 +198,12 @@ class Rewriter:
         self.store_types = [
             self.type_number((a, a, a, "i32", "i64"), ()) for a in (_address(m.limits.is_64) for m in module.memories)
         ]
+        self.call_stored = [
+            _i32(STORE_SLOT + i) + b"\x11" + uleb(number) + uleb(self.table) for i, number in enumerate(self.store_types)
+        ]
         self.given_hints = read_hints(module)
 
-    def _refuse(self) -> None:
-        features = self.module.features()
+    def _refuse(self, features: frozenset[str]) -> None:
         for feature, what in (
             ("gc", "garbage-collected types"),
             ("threads", "threads"),
@@ -210,7 +212,7 @@ class Rewriter:
             ("custom-page-sizes", "custom page sizes"),
         ):
             if feature in features:
-                raise WasmError(f"the module uses {what}, which the time machine cannot step through yet")
+                raise WasmError(f"the module uses {what}, which the time machine cannot step through yet") from None
 
     def type_number(self, params: tuple[str, ...], results: tuple[str, ...]) -> int:
         """The index of a function type, appended if the twin has none yet."""
@@ -296,6 +298,13 @@ class Rewriter:
 
     def body(self, index: int, observe: list[Step] | None = None) -> _Body:
         """Rewrites one function. `observe` collects what stands on the operand stack before each instruction."""
+        try:
+            return self._body(index, observe)
+        except WasmError:
+            self._refuse(self.module.features())  # by name, if that is why
+            raise
+
+    def _body(self, index: int, observe: list[Step] | None) -> _Body:
         landings: frozenset[int] = frozenset()
         while True:
             if observe is not None:
@@ -371,6 +380,21 @@ _COLD: Final = 0
 """The branch hint "unlikely"."""
 
 
+_BELOW_ZERO: Final = b"\x42\x00\x53"
+_BELOW_UNWINDING: Final = b"\x42" + sleb(UNWINDING) + b"\x53"
+
+
+def _i32(value: int) -> bytes:
+    """`i32.const`, as most of them are written."""
+    if 0 <= value < 0x40:
+        return bytes((0x41, value))
+    if 0 <= value < 0x2000:
+        return bytes((0x41, value & 0x7F | 0x80, value >> 7))
+    if 0 <= value < 0x100000:
+        return bytes((0x41, value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    return b"\x41" + sleb(value)
+
+
 def _address(is_64: bool) -> str:
     return "i64" if is_64 else "i32"
 
@@ -440,7 +464,11 @@ class _Body:
         self.set = b"\x21" + uleb(self.clock)
         self.tee = b"\x22" + uleb(self.clock)
         self.flush = self.get + self.set_left
-        self.call_stop = b"\x41" + sleb(STOP_SLOT) + b"\x11" + uleb(rewriter.stop_type) + uleb(rewriter.table)
+        self.below_zero = self.get + _BELOW_ZERO
+        self.tee_below_zero = self.tee + _BELOW_ZERO
+        self.tee_below_unwinding = self.tee + _BELOW_UNWINDING
+        self.call_stop = b"\x22" + uleb(self.pc) + _i32(STOP_SLOT) + b"\x11" + uleb(rewriter.stop_type) + uleb(rewriter.table)
+        """Takes the countdown and the pc, which it remembers."""
 
         self.out: list[bytes] = []
         self.copied = self.first
@@ -494,7 +522,7 @@ class _Body:
             if start == stretch.at and stretch.chunk == len(self.out) - 1:
                 stretch.opening = forms
             else:
-                condition = self.get + b"\x42\x00\x53"
+                condition = self.below_zero
                 self.out.append(condition + b"\x04" + forms[0] + forms[1] + b"\x05" + forms[2] + b"\x0b")
                 self.hinted.append((len(self.out) - 1, len(condition), _COLD))
 
@@ -560,14 +588,11 @@ class _Body:
             if not stretch.reload:
                 self.stretches.pop()
             return
-        condition = stretch.prefix + source + b"\x42" + sleb(stretch.count) + b"\x7d" + self.tee + b"\x42\x00\x53"
-        pc = b"\x41" + sleb(stretch.at - self.rewriter.code_start)
+        condition = stretch.prefix + source + b"\x42" + sleb(stretch.count) + b"\x7d" + self.tee_below_zero
+        pc = _i32(stretch.at - self.rewriter.code_start)
         land = self._call_land() if stretch.flags & HEAD_LANDING else b""
-        sit = (
-            b"\x41\x00" + _memarg(b"\x29", 3, self.rewriter.memory, SEAT) + b"\x21" + self._seat() if self.known_landings else b""
-        )
-        consequence = land + self.get + pc + b"\x22" + uleb(self.pc) + self.call_stop + sit + self.tee
-        consequence += b"\x42" + sleb(UNWINDING) + b"\x53\x0d" + uleb(stretch.nest + 2)
+        sit = self._sit() if self.known_landings else b""
+        consequence = land + self.get + pc + self.call_stop + sit + self.tee_below_unwinding + b"\x0d" + uleb(stretch.nest + 2)
         block_type, reporting, plain = stretch.opening or (b"\x40", b"", b"")
         otherwise = b"\x05" + plain if stretch.opening else b""
         self.out[stretch.chunk] = condition + b"\x04" + block_type + consequence + reporting + otherwise + b"\x0b"
@@ -667,6 +692,9 @@ class _Body:
         code = b"\x20" + self._seat() + b"\x41" + sleb(LAND_SLOT)
         return code + b"\x11" + uleb(self.rewriter.land_type) + uleb(self.rewriter.table)
 
+    def _sit(self) -> bytes:
+        return b"\x41\x00" + _memarg(b"\x29", 3, self.rewriter.memory, SEAT) + b"\x21" + self._seat()
+
     def _seat(self) -> bytes:
         """The local that holds what the support module calls this frame's depth."""
         return self._temporary("seat", "i64")
@@ -733,7 +761,7 @@ class _Body:
     def run(self) -> None:
         data, end = self.data, self.bounds.end
         stack, plain_locals, table = self.stack, self.plain, effects.PLAIN
-        handlers, observe, fine = _HANDLERS, self.observe, self.rewriter.fine
+        handlers, lengths, observe, fine = _HANDLERS, _LENGTHS, self.observe, self.rewriter.fine
         at = self.first
         self._begin(at, HEAD_ENTRY, True)
         while at < end:
@@ -751,7 +779,6 @@ class _Body:
             effect = table[opcode]
             if effect is not None:
                 immediate, pops, push = effect
-                start = at
                 if immediate == NO_IMMEDIATE:
                     at += 1
                 elif immediate == ONE_LEB:
@@ -765,17 +792,10 @@ class _Body:
                         at = ops.instruction_end(data, at, end)
                 else:
                     at += 1 + immediate
-                if pops == 1:
-                    if push is None:
+                if pops:
+                    if pops == 2:
                         stack.pop()
-                    else:
-                        stack[-1] = push
-                elif pops == 2:
-                    stack.pop()
-                    if push is None:
-                        stack.pop()
-                    else:
-                        stack[-1] = push
+                    stack[-1] = push  # whatever takes something leaves something
                 elif push is not None:
                     stack.append(push)
                 self.count += 1
@@ -807,7 +827,8 @@ class _Body:
             else:
                 if opcode in _RUN_ENDS and self._edits:
                     self._end_run(at)
-                after = ops.instruction_end(data, at, end)
+                size = lengths[opcode]
+                after = at + size if size and (size == 1 or data[at + 1] < 0x80) else ops.instruction_end(data, at, end)
                 handler = handlers.get(opcode)
                 if handler is None:
                     raise WasmError(f"instruction {opcode:#04x} cannot be stepped through", at)
@@ -826,7 +847,9 @@ class _Body:
         self._put(end, b"")
 
     def _index(self, at: int) -> int:
-        return Reader(self.data, at + 1, self.bounds.end).u32()
+        """The index that the instruction at `at` names first."""
+        index = self.data[at + 1]
+        return index if index < 0x80 else Reader(self.data, at + 1, self.bounds.end).u32()
 
     def _pop(self, count: int) -> None:
         if count:
@@ -1111,8 +1134,7 @@ class _Body:
         else:
             self.stack.pop()
             if not is_reference(value):
-                pc = b"\x41" + sleb(at - self.rewriter.code_start)
-                report = b"\x41" + sleb(index) + pc + self.get + b"\x41" + sleb(GLOBAL_SLOT)
+                report = _i32(index) + _i32(at - self.rewriter.code_start) + self.get + _i32(GLOBAL_SLOT)
                 report += b"\x11" + uleb(self.rewriter.global_type) + uleb(self.rewriter.table)
                 self._edit(at, after, b"", self._if_listening(report), True)
         if is_reference(value):
@@ -1175,6 +1197,8 @@ class _Body:
 
     def _memarg(self, at: int, after: int) -> tuple[int, int]:
         """Memory and offset of the access whose immediates stand at `at`."""
+        if self.data[at] < 0x40 and self.data[at + 1] < 0x80:
+            return 0, self.data[at + 1]
         reader = Reader(self.data, at, after)
         align = reader.u32()
         memory = reader.u32() if align & 0x40 else 0
@@ -1197,14 +1221,13 @@ class _Body:
         self._plain(after)
 
     def _report(self, at: int, after: int, keep: bytes, memory: int, address: bytes, offset: bytes, size: bytes) -> None:
-        pc = b"\x41" + sleb(at - self.rewriter.code_start)
-        code = b"\x20" + address + offset + size + pc + self.get + b"\x41" + sleb(STORE_SLOT + memory)
-        code += b"\x11" + uleb(self.rewriter.store_types[memory]) + uleb(self.rewriter.table)
+        pc = _i32(at - self.rewriter.code_start)
+        code = b"\x20" + address + offset + size + pc + self.get + self.rewriter.call_stored[memory]
         self._edit(at, after, keep, self._if_listening(code), True)
 
     def _if_listening(self, code: bytes) -> bytes:
         """Someone may have listened at the head of the stretch and no longer do so."""
-        return self.get + b"\x42\x00\x53\x04\x40" + code + b"\x0b"
+        return self.below_zero + b"\x04\x40" + code + b"\x0b"
 
     def _on_simd(self, at: int, after: int) -> None:
         sub = ops.sub_opcode(self.data, at, after)
@@ -1275,7 +1298,7 @@ class _Body:
 def _constant(address_type: str, value: int) -> bytes:
     if address_type == "i64":
         return b"\x42" + sleb(value if value < 1 << 63 else value - (1 << 64))
-    return b"\x41" + sleb(value if value < 1 << 31 else value - (1 << 32))
+    return _i32(value if value < 1 << 31 else value - (1 << 32))
 
 
 def _read_value_type(data: bytes, at: int, end: int) -> str:
@@ -1347,6 +1370,14 @@ _RUN_ENDS: Final = frozenset(_HANDLERS) - {
     0x1A, 0x1B, ops.SELECT_TYPED, 0x23, 0x24, 0x3F, *effects.STORES, ops.MISC_PREFIX, ops.SIMD_PREFIX,
 }  # fmt: skip
 """What never stands within a run: the run is complete before it."""
+
+_LENGTHS: Final = bytes(
+    1 if opcode in (ops.UNREACHABLE, ops.ELSE, ops.END, ops.RETURN, 0x1A, 0x1B, 0xD1, 0xD4)
+    else 2 if opcode in (ops.BR, ops.BR_IF, ops.CALL, ops.THROW, ops.RETURN_CALL, 0x23, 0x24, 0x3F, 0x40)
+    else 0
+    for opcode in range(256)
+)  # fmt: skip
+"""Bytes of an instruction, if its index takes one; 0 where that is not all."""
 
 _DEAD_HANDLERS: Final = {
     **dict.fromkeys((ops.BLOCK, ops.LOOP, ops.IF, ops.TRY_TABLE), _Body._dead_open),

@@ -8,6 +8,7 @@ twin that reached the end with the recorded digests is as good as the module it 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -23,7 +24,7 @@ from replayer.recorded import Recorded
 from replayer.replay import Abandoned, Replay
 from replayer.support import REASON_FULL, REASON_HIT, Control
 from replayer.twin import BIAS, Twin
-from traces.layout import HEADER_SIZE, RING_SCRATCH
+from traces.layout import HEADER_SIZE, RING_SCRATCH, Status
 
 FOREVER: Final = 1 << 58
 """A goal no run reaches."""
@@ -180,6 +181,7 @@ class TwinReplay(Replay):
                 self.owner.at_head(clock, pc)
             if not self.unwinding:
                 self.fuel_met = True
+                self.rearm(clock)  # what the stretch would have begun was not begun
                 raise GuestTrap(UNREACHABLE, "stopped by its clock")
             return
         self.owner.at_head(clock, pc)
@@ -227,7 +229,19 @@ class TwinReplay(Replay):
             begun = self.owner.on_trap(error)
             if begun is not None:
                 self.rearm(begun)
+        self._reach_next()
         super()._expect_unwinding(record, error)
+
+    def _expect_return(self, record: Record, function: Function | None, answers: Sequence[Raw]) -> None:
+        if record.status is not Status.COMPLETE:
+            self._reach_next()
+        super()._expect_return(record, function, answers)
+
+    def _reach_next(self) -> None:
+        """How a call of the guest ended is a record, too: the guest is outside, and the record stands before the replay."""
+        found = self.cursor.peek()
+        if found is not None:
+            self._reach(found)
 
     # -- records
 

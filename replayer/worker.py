@@ -246,6 +246,8 @@ class Job:
 
     def start(self) -> Moment:
         """Starts a worker process anew; its guest rests before its first instruction."""
+        if not self._handles:
+            raise RefusedError("this time machine was closed; open the trace again")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         root = str(Path(__file__).resolve().parent.parent)
         with tempfile.TemporaryFile() as complaints:

@@ -107,11 +107,12 @@ class Maker:
             self.labels.pop()
             return body
         if what == "params":
+            other = self.pick(*TYPES)
+            given = f"{expression(kind, deep)} {expression(other, deep)}"
             name = self.label(kind)
-            given, other = expression(kind, deep), self.pick(*TYPES)
             body = f"(drop) {self.statements(deep)}" + (f"(drop) {expression(kind, deep)}" if self.number(0, 1) else "")
             self.labels.pop()
-            return f"{given} {expression(other, deep)} (block {name} (param {kind} {other}) (result {kind}) {body})"
+            return f"{given} (block {name} (param {kind} {other}) (result {kind}) {body})"
         if what == "loop":
             counter, name = f"$c{self.number(0, COUNTERS - 1)}", f"$l{self.made}"
             self.made += 1
@@ -119,8 +120,8 @@ class Maker:
             body = f"{self.statements(deep)} (br_if {name} (i32.gt_s (local.tee {counter} (i32.sub (local.get {counter}) (i32.const 1))) (i32.const 0)))"
             return f"{given} (local.set {counter} (i32.const {self.number(0, 3)})) (loop {name} (param {kind}) (result {kind}) {body})"
         if what == "if":
-            name = self.label(kind)
-            text = f"(if {name} (result {kind}) {expression('i32', deep)} (then {expression(kind, deep)}) (else {self.statements(deep)} {expression(kind, deep)}))"
+            condition, name = expression("i32", deep), self.label(kind)
+            text = f"(if {name} (result {kind}) {condition} (then {expression(kind, deep)}) (else {self.statements(deep)} {expression(kind, deep)}))"
             self.labels.pop()
             return text
         if what == "try":

@@ -17,6 +17,7 @@ from typing import Any
 
 from recorder.python_host import Guest, HostFunction
 from replayer.look import Here
+from replayer.machine import TimeMachine
 from replayer.worker import Moment
 from tests import harness
 from traces.tracedir import Trace
@@ -314,7 +315,7 @@ def kill(moment: Moment) -> None:
 def metered_clocks(directory: Path) -> list[tuple[int, int]]:
     """(event, clock) whenever the guest was outside, by the metered form of the module under a replay that serves every call from
     Python: a rewriter that shares no code with the twin's, and another way through the replay."""
-    from recorder.boundary.linking import METERED, derive
+    from recorder.boundary.linking import derive
     from replayer.cursor import Record
 
     class Metered(harness.SlowReplay):
@@ -329,9 +330,14 @@ def metered_clocks(directory: Path) -> list[tuple[int, int]]:
             self.seen.append((record.seq, (self.linked.clock() or 0) if self.linked._exports is not None else 0))
             super()._advance(record)
 
-    assert METERED
     with Trace.open(directory) as trace:
         replay = Metered(trace)
         verdict = replay.run()
     assert verdict.kind in ("identical", "incomplete"), verdict.headline()
     return replay.seen
+
+
+def settle(machine: TimeMachine) -> None:
+    """Waits until the pass is over: an earlier one may be remembered, but the checkpoints are this one's."""
+    machine._follower.join(60)
+    machine.wait()
