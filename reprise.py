@@ -180,7 +180,7 @@ _COMMANDS = {
     "last-write": "replayer",
     "show": "traces",
     "events": "traces",
-    "query": "traces",
+    "query": "replayer",
     "export": "traces",
     "pack": "traces",
     "unpack": "traces",

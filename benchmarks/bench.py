@@ -57,10 +57,29 @@ class Effort:
     """Of the recording that is queried and converted."""
     starts: int
     """Whole processes, each."""
+    large: int
+    """Bytes of the module that is made ready to debug."""
+    journey: int
+    """Scale of the program that is travelled in: at 12,000 it runs for about 10 s."""
+    seeks: int
+    """Journeys to marks drawn at random; a sixth as many places are stepped at."""
 
 
-FULL = Effort(repetitions=5, calls=5_000_000, exports=100_000, scale=None, writes=400, events=10_000_000, starts=9)
-QUICK = Effort(repetitions=1, calls=20_000, exports=200, scale=1, writes=1, events=20_000, starts=1)
+FULL = Effort(
+    repetitions=5,
+    calls=5_000_000,
+    exports=100_000,
+    scale=None,
+    writes=400,
+    events=10_000_000,
+    starts=9,
+    large=1 << 20,
+    journey=12_000,
+    seeks=120,
+)
+QUICK = Effort(
+    repetitions=1, calls=20_000, exports=200, scale=1, writes=1, events=20_000, starts=1, large=100_000, journey=100, seeks=6
+)
 
 
 @dataclass
@@ -357,6 +376,64 @@ class Bench:
             ],
         )
 
+    def time_machine(self) -> Section:
+        """Three workloads in one table: what the twin costs, how soon one can look, how fast one gets about."""
+        rows: list[Row] = []
+        few = min(self.effort.repetitions, 3)
+        medians = []
+        for name in PROGRAMS:
+            found = self.child("twins", name=name, scale=self.effort.scale, repetitions=few)
+            plain, twin = found["modes"]["replayed"], found["modes"]["twin"]
+            rate = found["instructions"] / middle(twin) / 1e6
+            note = f"replay {seconds(middle(plain))}; {rate:,.0f} M instructions/s; {thread(twin, plain)}"
+            rows.append(of(ratios(twin, plain), f"{name}: twin / plain replay", "×", note))
+            medians.append(rows[-1].median)
+        mean = math.exp(statistics.fmean(map(math.log, medians)))
+        rows.append(
+            Row("geometric mean: twin / plain replay", mean, min(medians), max(medians), "×", "range: of the medians", 1.8)
+        )
+
+        made = self.child("large", size=self.effort.large, repetitions=few)
+        size = (
+            f"{made['bytes'] / 2**20:.2f} MiB, {made['instructions']:,} instructions; twin {made['twin_bytes'] / 2**20:.1f} MiB"
+        )
+        speed = [made["instructions"] / s / 1e6 for s in made["rewriting"]]
+        compiled = f"original {seconds(_mid(made['original']))}, twin {seconds(_mid(made['compiling']))}"
+        rows += [
+            of(speed, "a large module: rewriting", "M instructions/s", size, 1.0, True),
+            of(_per(made["compiling"], made["original"]), "a large module: compiling, twin / original", "×", compiled),
+            of(made["cold"], "a large module: from start to the first look, no caches", "s", "whole process", 5.0),
+            of(made["warm"], "a large module: from start to the first look, from cache", "s", "whole process", 1.0),
+        ]
+
+        went = self.child(
+            "journeys", scale=self.effort.journey, repetitions=few, seeks=self.effort.seeks, places=-(-self.effort.seeks // 6)
+        )
+        title = f"{went['recorded']:.1f} s recorded, {went['instructions'] / 1e9:.2f} G instructions"
+        count = max(1, went["checkpoints"])
+        both = [1e3 * s for s in (*went["forward"], *went["backward"])]
+        rows += [
+            of(
+                _per(went["with"], went["without"]),
+                "the pass: with / without checkpoints",
+                "×",
+                f"{title}; without {seconds(_mid(went['without']))}",
+            ),
+            of((1e3 * s for s in went["forking"]), "a checkpoint: forking it", "ms", f"{count} kept"),
+            of(
+                [went["taken"] / count / 2**20],
+                "a checkpoint: memory of its own, and its part of what several share",
+                "MiB",
+                f"median of its own alone: {went['private'] / 2**20:.1f} MiB",
+            ),
+            of((1e3 * s for s in went["seeks"]), "a seek to any instruction, median", "ms", f"{len(went['seeks'])} marks", 80),
+            of([1e3 * max(went["seeks"])], "a seek to any instruction, worst", "ms", "", 200),
+            of((1e3 * s for s in went["forward"]), "a step of one instruction, forward, median", "ms", "", 50),
+            of((1e3 * s for s in went["backward"]), "a step of one instruction, backward, median", "ms", "", 50),
+            of([max(both)], "a step of one instruction, worst", "ms"),
+        ]
+        return Section("The time machine", rows)
+
     # -- processes -----------------------------------------------------------------------------------------------------------
 
     def _loop_command(self, path: Path) -> None:
@@ -397,6 +474,7 @@ class Bench:
             "programs": self.programs,
             "at_rest": self.at_rest,
             "start_up": self.start_up,
+            "time_machine": self.time_machine,
         }
 
 

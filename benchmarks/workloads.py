@@ -23,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.modules["workloads"] = sys.modules["__main__"]
 if str(ROOT) not in sys.path:  # an installed Reprise is this one (editable), but none need be installed
     sys.path.insert(0, str(ROOT))
 
 import wasmtime  # noqa: E402
 
+import travel  # noqa: E402
 from recorder.boundary.engine import Engine  # noqa: E402
 from recorder.invocation import Invocation, Preopen  # noqa: E402
 from recorder.recording import Options, Recording  # noqa: E402
@@ -425,6 +428,7 @@ SECTIONS: dict[str, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {
     "program": program,
     "short_calls": short_calls,
     "at_rest": at_rest,
+    **travel.SECTIONS,
 }
 
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from traces._errors import TraceError, UsageError
 from traces.cli import Command, Parser, emit, emit_json_rows, one_line, say
+from traces.commands import declare_query, run_query
 
 if TYPE_CHECKING:
     from replayer.machine import TimeMachine
     from replayer.worker import Watch
+    from traces.query import Functions
 
 
 def _declare_replay(parser: Parser) -> None:
@@ -88,6 +90,18 @@ def _verify(args: argparse.Namespace) -> int:
     if args.json:
         emit_json_rows("verification/1", "traces", rows, verdict=worst(kinds))
     return EXIT_CODES[worst(kinds)]
+
+
+# -- queries: this room computes calls(…) and writes(…) ----------------------------------------------------------------------
+
+
+def _query(args: argparse.Namespace) -> int:
+    def functions(trace: Path) -> Functions:
+        from replayer.views import functions as computed
+
+        return computed(trace)
+
+    return run_query(args, functions)
 
 
 # -- the time machine
@@ -277,6 +291,7 @@ def _last_write(args: argparse.Namespace) -> int:
 COMMANDS = (
     Command("replay", "Prove", "re-execute a trace bit for bit and say whether the guest did the same", _replay, _declare_replay),
     Command("verify", "Prove", "check a trace's integrity and origin, and replay it", _verify, _declare_verify),
+    Command("query", "Look", "SQL over a trace, or over a directory of traces", _query, declare_query),
     Command("at", "Look", "look into the guest at one moment: frames, variables, source, memory", _at, _declare_at),
     Command("find", "Look", "find where a function, line or import is reached, or memory is written", _find, _declare_find),
     Command("last-write", "Look", "find who wrote these bytes last", _last_write, _declare_last_write),

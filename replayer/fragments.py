@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import wasmtime
+
 from recorder.boundary.raw import Function
 from recorder.wasm import instructions as ops
 from recorder.wasm.binary import PREAMBLE, Reader, WasmError, name, section, uleb, vec
@@ -274,6 +276,7 @@ def advance(replay: TwinReplay, details: Details, frame: Frame, count: int) -> N
     values = [*(frame.locals[index] for index in made.locals), *frame.operands[below:]]
     memory.write(0, b"".join((value or 0).to_bytes(PLACE, "little") for value in values))
     function = instance.exports(replay.machine.store)["f"]
+    assert isinstance(function, wasmtime.Func)
     replay.machine.call(Function(function._func, (), ()), [])
     types = [*(details.of(frame.function).types[index] for index in made.locals), *made.given]
     answers = [int.from_bytes(memory.read(i * PLACE, _WIDTHS[t]), "little") for i, t in enumerate(types)]

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from replayer.checkpoints import Checkpoints
@@ -116,7 +115,7 @@ class TimeMachine:
     def __enter__(self) -> TimeMachine:
         return self
 
-    def __exit__(self, *_: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -165,7 +164,7 @@ class TimeMachine:
             while True:
                 message, _, handle = runner.receive()
                 if "checkpoint" in message and handle is not None:
-                    self.checkpoints.add(moment_from(handle, message["checkpoint"], message["at"]))
+                    self.checkpoints.add(Moment.adopt(handle, message["checkpoint"], message["at"]))
                     if message["thin"]:
                         self.checkpoints.thin()
                     self._heard(message["at"]["clock"], message["at"]["events"])
@@ -179,7 +178,7 @@ class TimeMachine:
                 elif "error" in message or "fatal" in message:
                     self._fail(str(message.get("error") or message.get("fatal")))
                     break
-        except (WorkerDied, RepriseError, Exception) as error:
+        except Exception as error:  # whatever it is, whoever waits for the pass must hear of it
             self._fail(f"the process that runs the recording through died ({error})")
         finally:
             runner.close()
@@ -483,12 +482,6 @@ class TimeMachine:
         except UsageError as error:
             self.notes.append(str(error))
             return None
-
-
-def moment_from(handle: int, pid: int, position: Mapping[str, Any]) -> Moment:
-    import socket
-
-    return Moment(socket.socket(fileno=handle), pid, dict(position))
 
 
 def _stamps(path: Path) -> list[tuple[str, int, int]]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from recorder.boundary.memories import HostMemory
-from recorder.wasm.module import Module
+from recorder.wasm.module import GlobalType, Module
 from replayer.twin import (
     BIAS,
     DUMP_HEAD,
@@ -239,11 +239,11 @@ _HELPERS = """
 """
 
 
-def _set_global(numeric: list[tuple[int, object]]) -> str:
+def _set_global(numeric: list[tuple[int, GlobalType]]) -> str:
     """The counterpart of `global.set`: logs the value a global has now."""
     cases = []
     for i, g in numeric:
-        kind = g.value  # type: ignore[attr-defined]
+        kind = g.value
         size = {"i32": 4, "f32": 4, "i64": 8, "f64": 8, "v128": 16}[kind]
         cases.append(
             f"""(if (i32.eq (local.get $index) (i32.const {i})) (then

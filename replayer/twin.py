@@ -395,6 +395,11 @@ def _i32(value: int) -> bytes:
     return b"\x41" + sleb(value)
 
 
+def _i64(value: int) -> bytes:
+    """`i64.const`, likewise."""
+    return bytes((0x42, value)) if 0 <= value < 0x40 else b"\x42" + sleb(value)
+
+
 def _address(is_64: bool) -> str:
     return "i64" if is_64 else "i32"
 
@@ -449,7 +454,7 @@ class _Body:
         self.clock = self._new_local("i64")
         self.pc = self._new_local("i32")
         self.frame = self._new_local("i32")
-        self._scratch: dict[str, int] = {}
+        self._scratch: dict[str, bytes] = {}
         self._spills: dict[tuple[int, str], int] = {}
         self.slot_types: list[str] = []
         self._slots: dict[int, Slot] = {}
@@ -557,8 +562,8 @@ class _Body:
         """A local that keeps an operand over one instruction."""
         number = self._scratch.get(key)
         if number is None:
-            number = self._scratch[key] = self._new_local(value)
-        return uleb(number)
+            number = self._scratch[key] = uleb(self._new_local(value))
+        return number
 
     # -- stretches
 
@@ -588,7 +593,7 @@ class _Body:
             if not stretch.reload:
                 self.stretches.pop()
             return
-        condition = stretch.prefix + source + b"\x42" + sleb(stretch.count) + b"\x7d" + self.tee_below_zero
+        condition = stretch.prefix + source + _i64(stretch.count) + b"\x7d" + self.tee_below_zero
         pc = _i32(stretch.at - self.rewriter.code_start)
         land = self._call_land() if stretch.flags & HEAD_LANDING else b""
         sit = self._sit() if self.known_landings else b""
@@ -744,8 +749,8 @@ class _Body:
             opening = b"\x41\x00" + _memarg(b"\x28", 2, self.rewriter.memory, MIRROR_HEAD) + b"\x21" + uleb(self.frame) + opening
         leaving = self._leave_landed() if self._landed else self.flush + self._close_mirror()
         closing = b"\x0b" + leaving + b"\x0f\x0b" + self._dump() + self.flush + self._dummies() + b"\x0b"
-        for chunk in self._restores:
-            self.out[chunk] = self._restore_mirror()
+        for restore in self._restores:
+            self.out[restore] = self._restore_mirror()
         groups = b"".join(b"\x01" + encode_type(t) for t in self.new_locals)
         declared = uleb(self.groups + len(self.new_locals)) + self.given_locals + groups
         starts = []
@@ -762,10 +767,17 @@ class _Body:
         data, end = self.data, self.bounds.end
         stack, plain_locals, table = self.stack, self.plain, effects.PLAIN
         handlers, lengths, observe, fine = _HANDLERS, _LENGTHS, self.observe, self.rewriter.fine
+        quick = observe is None and not fine
+        few = min(len(plain_locals), 0x80)
         at = self.first
         self._begin(at, HEAD_ENTRY, True)
         while at < end:
             opcode = data[at]
+            if opcode == 0x20 and quick and self.live and (local := data[at + 1]) < few and (plain := plain_locals[local]):
+                stack.append(plain)
+                self.count += 1
+                at += 2
+                continue
             if not self.live:
                 after = ops.instruction_end(data, at, end)
                 dead = _DEAD_HANDLERS.get(opcode)
@@ -795,7 +807,8 @@ class _Body:
                 if pops:
                     if pops == 2:
                         stack.pop()
-                    stack[-1] = push  # whatever takes something leaves something
+                    assert push is not None  # whatever takes something leaves something
+                    stack[-1] = push
                 elif push is not None:
                     stack.append(push)
                 self.count += 1
@@ -1297,7 +1310,7 @@ class _Body:
 
 def _constant(address_type: str, value: int) -> bytes:
     if address_type == "i64":
-        return b"\x42" + sleb(value if value < 1 << 63 else value - (1 << 64))
+        return _i64(value if value < 1 << 63 else value - (1 << 64))
     return _i32(value if value < 1 << 31 else value - (1 << 32))
 
 

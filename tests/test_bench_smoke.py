@@ -29,6 +29,21 @@ ROWS = {
     ),
     "At rest": ("journal windows to events.parquet", "events.parquet", "SQL aggregate over all events"),
     "Start-up": ("`reprise record` of a trivial module", "`reprise replay` of a trace"),
+    "The time machine": (
+        *(f"{name}: twin / plain replay" for name in ("compress", "hash", "interp", "matrix", "parse", "raytrace", "sort")),
+        "geometric mean: twin / plain replay",
+        "a large module: rewriting",
+        "a large module: compiling",
+        "a large module: from start to the first look, no caches",
+        "a large module: from start to the first look, from cache",
+        "the pass: with / without checkpoints",
+        "a checkpoint: forking it",
+        "a checkpoint: memory",
+        "a seek to any instruction, median",
+        "a seek to any instruction, worst",
+        "a step of one instruction, forward",
+        "a step of one instruction, backward",
+    ),
 }
 
 

@@ -1,9 +1,9 @@
 """What the tests of the twin need: an interpreter that says what is right, and a way to ask the real machine.
 
 `Interpreter` is written from the specification and shares no code with `recorder.wasm` or the replayer: its own reading of the
-binary, its own idea of where an instruction ends, its own clock. It executes one counted instruction at a time and can be looked at
-before each: frames, locals, operands, memories, globals, all as raw bits. SIMD and garbage collection are not in it; what it cannot
-run is compared between a coarse and a fine twin only.
+binary, its own idea of where an instruction ends, its own clock. It executes one counted instruction at a time and can be looked
+at before each: frames, locals, operands, memories, globals, all as raw bits. SIMD and garbage collection are not in it; what it
+cannot run is compared between a coarse and a fine twin only.
 """
 
 from __future__ import annotations
@@ -160,10 +160,6 @@ def bits(value: Value) -> Any:
     return int(value is not None) if value is None or isinstance(value, tuple) else value
 
 
-def _fmt(width: int, floating: bool) -> str:
-    return {(4, True): "<f", (8, True): "<d"}[width, floating]
-
-
 def _float(raw: int, width: int) -> float:
     return float(struct.unpack("<f" if width == 4 else "<d", raw.to_bytes(width, "little"))[0])
 
@@ -215,7 +211,6 @@ class Interpreter:
     def _load(self, wasm: bytes) -> None:
         reader = Bytes(wasm, 8)
         declared: list[int] = []
-        later: list[Callable[[], None]] = []
         while reader.at < len(wasm):
             kind, size = reader.byte(), reader.u()
             start = reader.at
@@ -274,8 +269,6 @@ class Interpreter:
                     reader.byte()
                     self.tags.append(reader.u())
             reader.at = start + size
-        for late in later:
-            late()
 
     def _constant(self, reader: Bytes) -> Value:
         value: Value = None
@@ -456,7 +449,6 @@ class Interpreter:
         if depth == len(frame.labels) - 1:
             self._return()
             return
-        assert depth < len(frame.labels) - 1
         label = frame.labels[-1 - depth]
         values = frame.stack[len(frame.stack) - label.arity :] if label.arity else []
         del frame.stack[label.height :]
@@ -920,7 +912,8 @@ def interpreted(wasm: bytes, wanted: Sequence[Call], hosts: Sequence[Callable[..
     def look_at(machine: Interpreter) -> None:
         states.append(machine.state())
 
-    for name, args in [*([(machine.start, [])] if machine.start is not None else []), *wanted]:
+    started: list[tuple[str | int, list[int]]] = [] if machine.start is None else [(machine.start, [])]
+    for name, args in [*started, *wanted]:
         try:
             machine.invoke(name, args, look_at)
         except (TrapError, ThrownError):

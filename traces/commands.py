@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from traces._errors import TraceError, UsageError
 from traces.cli import Command, Parser, emit, emit_json, emit_json_rows, new_file, say
 
 if TYPE_CHECKING:
+    from traces.query import Functions
     from traces.render import Filter
     from traces.tracedir import Trace
 
@@ -246,7 +247,8 @@ def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 # -- query ---------------------------------------------------------------------------------------------------------------
 
 
-def _declare_query(parser: Parser) -> None:
+def declare_query(parser: Parser) -> None:
+    """For the room that mounts `query`: it can compute what this one only stores."""
     parser.add_argument("path", metavar="TRACE|STORE", type=Path)
     parser.add_argument("sql", metavar="SQL", help="one SELECT over runs, events, spans, states, files, output, network")
     form = parser.add_mutually_exclusive_group()
@@ -254,7 +256,8 @@ def _declare_query(parser: Parser) -> None:
     form.add_argument("--csv", action="store_true", help="print CSV")
 
 
-def _query(args: argparse.Namespace) -> int:
+def run_query(args: argparse.Namespace, functions_of: Callable[[Path], Functions] | None = None) -> int:
+    """`functions_of` gives what the SQL may call besides, for one trace."""
     try:
         importlib.import_module("duckdb")
     except ImportError:
@@ -268,7 +271,8 @@ def _query(args: argparse.Namespace) -> int:
             path = stack.enter_context(Trace.open(path)).path
         elif (path / MANIFEST).is_file():
             stack.enter_context(Trace.open(path))  # a trace of a newer format says so
-        table = query(path, args.sql)
+        one = functions_of is not None and (path / MANIFEST).is_file()
+        table = query(path, args.sql, functions_of(path) if one and functions_of is not None else None)
     if args.json:
         emit_json_rows("rows/1", "rows", json_lines(table), columns=table.column_names)
     else:
@@ -318,7 +322,6 @@ COMMANDS = (
     Command("recover", "Record", "turn what a dead recorder left into a valid trace", _recover, _declare_recover),
     Command("show", "Look", "what ran, how it ended, and what crossed its boundary", _show, _declare_show),
     Command("events", "Look", "the recorded events, one line each, or one in full", _events, _declare_events),
-    Command("query", "Look", "SQL over a trace, or over a directory of traces", _query, _declare_query),
     Command("export", "Look", "spans for OpenTelemetry", _export, _declare_export),
     Command("pack", "Look", "make a trace one file", _pack, _declare_pack),
     Command("unpack", "Look", "make a packed trace a directory again", _unpack, _declare_unpack),

@@ -17,7 +17,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,17 +43,58 @@ _RUNS = {
 }  # fmt: skip
 
 
-def query(path: Path, sql: str) -> pa.Table:
+Functions = Mapping[str, Callable[[list[str | int]], pa.Table]]
+"""Relations that SQL may ask for by calling them with literals, beside the tables; whoever passes them computes them."""
+
+
+def query(path: Path, sql: str, functions: Functions | None = None) -> pa.Table:
     """The result of one reading statement over a trace, or over all traces directly in a directory.
 
     Raises UsageError for SQL that is wrong or not allowed, TraceError for traces that cannot be read.
     """
+    sql, relations = _computed(sql, functions or {})
     with _explained():
         connection = connect(path)
         try:
+            for name, table in relations.items():
+                connection.register(name, table)
             return connection.sql(_one_reading_statement(connection, sql)).to_arrow_table()
         finally:
             connection.close()
+
+
+_CALLED: Final = re.compile(
+    r"""(?P<skip>'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/)|\b(?P<name>[a-z_]+)\s*\((?P<args>[^()]*)\)""",
+    re.DOTALL | re.IGNORECASE,
+)
+_LITERAL: Final = re.compile(r"\s*(?:'((?:[^']|'')*)'|(0[xX][0-9a-fA-F]+|\d+))\s*(,|\Z)")
+
+
+def _computed(sql: str, functions: Functions) -> tuple[str, dict[str, pa.Table]]:
+    """The SQL with every call of one of the functions replaced by the name of the relation it stands for."""
+    relations: dict[str, pa.Table] = {}
+
+    def replaced(found: re.Match[str]) -> str:
+        compute = functions.get((found["name"] or "").lower())
+        if compute is None:
+            return found.group()
+        name = f"computed {len(relations)}"
+        relations[name] = compute(_literals(found["name"], found["args"]))
+        return f'"{name}"'
+
+    return _CALLED.sub(replaced, sql), relations
+
+
+def _literals(name: str, text: str) -> list[str | int]:
+    values: list[str | int] = []
+    at = 0
+    while at < len(text):
+        found = _LITERAL.match(text, at)
+        if found is None:
+            raise UsageError(f"{name}({text}): only numbers and 'text' can stand there")
+        values.append(int(found[2], 0) if found[2] is not None else found[1].replace("''", "'"))
+        at = found.end()
+    return values
 
 
 def traces_in(path: Path) -> list[Path]:

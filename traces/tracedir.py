@@ -21,7 +21,7 @@ from traces.journal import missing_windows, recover_windows
 from traces.manifest import Manifest
 
 if TYPE_CHECKING:
-    from traces.tables import StateLike
+    from traces.states import StateLike
 
 MANIFEST = "manifest.json"
 MODULE = "module.wasm"

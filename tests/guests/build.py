@@ -141,6 +141,8 @@ GUESTS: tuple[Guest, ...] = (
     Guest("tests/guests/debug_types_O2_4.wasm", "tests/guests/debug_types.c", (*DEBUG, "-O2", "-gdwarf-4")),
     Guest("tests/guests/debug_types_O2_5.wasm", "tests/guests/debug_types.c", (*DEBUG, "-O2", "-gdwarf-5", "-gembed-source")),
     Guest("tests/guests/debug_classes.wasm", "tests/guests/debug_classes.cpp", (*DEBUG, "-O0", "-gdwarf-5")),
+    Guest("tests/guests/stepping_O0.wasm", "tests/guests/stepping.c", (*DEBUG, "-O0", "-gdwarf-4", "-mbulk-memory")),
+    Guest("tests/guests/stepping_O2.wasm", "tests/guests/stepping.c", (*DEBUG, "-O2", "-gdwarf-4", "-mbulk-memory")),
     Guest("recorder/demo/agent.wasm", "recorder/demo/agent.c", DEMO, dwarf=True),
 )
 """Every guest of the repository."""

@@ -10,16 +10,19 @@ import wasmtime
 from recorder.boundary.engine import Engine, Profile
 from recorder.outcome import Limits
 from recorder.wasm.binary import WasmError
+from recorder.wasm.module import parse_module
 from replayer import twin
 from replayer.fragments import Details
 from replayer.twin import Twin, build_twin
 from replayer.twincache import read_twin, write_twin
 from tests import harness
 from tests.harness import ROOT, assemble, guest, verdict_of
-from tests.twin_kit import Bench, bench, drive
+from tests.twin_kit import Bench, Call, bench, drive
 from traces.tracedir import Trace
 
-MODULES = sorted([*ROOT.glob("tests/guests/*.wasm"), *ROOT.glob("benchmarks/programs/*.wasm"), ROOT / "recorder" / "demo" / "agent.wasm"])
+MODULES = sorted(
+    [*ROOT.glob("tests/guests/*.wasm"), *ROOT.glob("benchmarks/programs/*.wasm"), ROOT / "recorder" / "demo" / "agent.wasm"]
+)
 GOLDENS = sorted(ROOT.glob("tests/goldens/format-*/*.trace"))
 
 
@@ -47,17 +50,11 @@ def test_every_module_has_a_twin(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert fine.instructions == coarse.instructions
         monkeypatch.setattr(twin, "QUADRATIC", 0)
         checked(wasm, build_twin(wasm))
-        details = Details(harness_module(wasm), coarse)
+        details = Details(parse_module(wasm), coarse)
         for pc, count in zip(coarse.stretches.pcs, coarse.stretches.counts, strict=True):
             steps = details.stretch(pc)
             assert len(steps) == count
             assert [details.ordinal(step.at - details.code_start) for step in steps] == list(range(count))
-
-
-def harness_module(wasm: bytes) -> object:
-    from recorder.wasm.module import parse_module
-
-    return parse_module(wasm)
 
 
 @pytest.mark.parametrize("trace", GOLDENS, ids=lambda path: path.stem)
@@ -69,15 +66,17 @@ def test_golden_traces_end_alike(trace: Path) -> None:
         found.close()
 
 
-@pytest.mark.parametrize("name", ["deep_recursion", "deep_recursion_clock", "allocator_run", "reactor", "word_count", "clock_random_file"])
+@pytest.mark.parametrize(
+    "name", ["deep_recursion", "deep_recursion_clock", "allocator_run", "reactor", "word_count", "clock_random_file"]
+)
 def test_runs_end_alike(name: str, tmp_path: Path) -> None:
     """Stack overflows, exits and ordinary ends. Of an overflow nobody wrote down how deep it was, and a twin's frames are larger: it
     says so, and nothing else differs."""
-    from recorder.wasm.module import parse_module
-
     wasm = guest(name)
     module = parse_module(wasm)
-    wanted = [(e.name, []) for e in module.exports if e.kind == "function" and not module.function_type(e.index).params]
+    wanted: list[Call] = [
+        (e.name, []) for e in module.exports if e.kind == "function" and not module.function_type(e.index).params
+    ]
     recorded = harness.record(wasm, tmp_path / "a.trace", drive(wanted))
     found = Bench(recorded.trace)
     try:
@@ -112,6 +111,8 @@ def test_a_function_that_never_returns_null(tmp_path: Path) -> None:
 
 def test_what_cannot_be_stepped_through_is_refused_by_name() -> None:
     with pytest.raises(WasmError, match="of which there is none to be made"):
-        build_twin(bytes(wasmtime.wat2wasm('(module (func (export "f") (param (ref extern)) (result (ref extern)) (local.get 0)))')))
+        build_twin(
+            bytes(wasmtime.wat2wasm('(module (func (export "f") (param (ref extern)) (result (ref extern)) (local.get 0)))'))
+        )
     with pytest.raises(WasmError, match="garbage-collected"):
         build_twin(bytes(wasmtime.wat2wasm("(module (type (struct)) (func (drop (struct.new 0))))")))

@@ -1,7 +1,8 @@
 """Programs written by hand, one for each thing the rewriter has to get right: the twin agrees with whoever else can run them.
 
-Each is recorded, and its guest is looked at before **every** instruction, in the coarse twin and in the fine one, and compared with
-the interpreter of `tests.twin_kit` (which knows neither), or, where that cannot run the program (SIMD), coarse with fine.
+Each is recorded, and its guest is looked at before **every** instruction, in the coarse twin, in the fine one and in one that mirrors
+all locals, and compared with the interpreter of `tests.twin_kit` (which knows none of them), or, where that cannot run the program
+(SIMD), with one another.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from recorder.wasm.module import parse_module
+from replayer import twin
 from tests.harness import assemble
 from tests.twin_kit import Call, State, UnknownError, bench, differences, interpreted
 
@@ -254,12 +257,12 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
 }  # fmt: skip
 BEYOND_THE_INTERPRETER = {"simd"}
 TRAPPING = {"traps_in_between", "references"}
-EVERY = 400
+EVERY = 120
 """Instructions up to which every one is looked at; of longer runs, that many are picked."""
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_every_instruction_of_a_program_written_by_hand(name: str, tmp_path: Path) -> None:
+def test_every_instruction_of_a_program_written_by_hand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, wanted = PROGRAMS[name]
     wasm = assemble(f"(module {text})")
     try:
@@ -287,3 +290,8 @@ def test_every_instruction_of_a_program_written_by_hand(name: str, tmp_path: Pat
                 assert not (wrong := differences(states[clock], state)), f"before instruction {clock}: {wrong}"
         for clock, state in fine.states(clocks):
             assert not (wrong := differences(seen[clock], state)), f"fine and coarse, before instruction {clock}: {wrong}"
+    monkeypatch.setattr(twin, "QUADRATIC", -1)
+    with bench(wasm, wanted, tmp_path) as mirroring:
+        assert len(mirroring.twin.mirrored) == len(parse_module(wasm).code)
+        for clock, state in mirroring.states([clock for clock in clocks if clock in seen]):
+            assert not (wrong := differences(seen[clock], state)), f"mirrored, before instruction {clock}: {wrong}"

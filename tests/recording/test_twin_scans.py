@@ -67,7 +67,9 @@ def test_every_write_and_every_instruction_is_told(name: str, tmp_path: Path) ->
             assert all(pc == states[clock].frames[0][1] for clock, pc, *_ in hits)
 
             hits = scanned(found, low, high, {"global": -1})
-            told_globals = [(clock, index, int.from_bytes(bytes.fromhex(data), "little")) for clock, _, _, _, _, index, data, _ in hits]
+            told_globals = [
+                (clock, index, int.from_bytes(bytes.fromhex(data), "little")) for clock, _, _, _, _, index, data, _ in hits
+            ]
             assert told_globals == [change for change in machine.sets if low <= change[0] < high]
 
             stretches = found.twin.stretches
@@ -87,7 +89,9 @@ def test_every_write_and_every_instruction_is_told(name: str, tmp_path: Path) ->
                 assert [(clock, pc, depth) for clock, pc, *_, depth in hits] == [e for e in expected if e[2] <= limit]
 
 
-@pytest.mark.parametrize("name", ["fib", "exceptions_through_frames", "tail_calls", "catches", "mirrored", "empty_and_short", "unreachable_code"])
+@pytest.mark.parametrize(
+    "name", ["fib", "exceptions_through_frames", "tail_calls", "catches", "mirrored", "empty_and_short", "unreachable_code"]
+)
 def test_a_tree_of_calls(name: str, tmp_path: Path) -> None:
     wasm, wanted, machine, states = known(name)
     with bench(wasm, wanted, tmp_path) as found:
@@ -135,7 +139,7 @@ def test_a_trap_is_found_from_anywhere_before_it(tmp_path: Path) -> None:
 
 def test_exceptions_caught_by_frames_from_before_the_scan(tmp_path: Path) -> None:
     """Such a frame has no depth of its own: it counts as outside of everything that was seen."""
-    wasm, wanted, machine, states = known("exceptions_through_frames")
+    wasm, wanted, _, states = known("exceptions_through_frames")
     with bench(wasm, wanted, tmp_path) as found:
         deepest = max(range(len(states)), key=lambda n: len(states[n].frames))
         with found.at(deepest) as moment:

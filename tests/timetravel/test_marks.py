@@ -50,7 +50,9 @@ class TestAMark:
         else:
             assert Mark.parse(str(mark)) == mark
 
-    @pytest.mark.parametrize("text", ["", "-1", "1.", ".1", "1.2.3", "0x10", "e", "e+", "e1++", "end+", "1e3", "²", "1 2", "start+", "e-1"])
+    @pytest.mark.parametrize(
+        "text", ["", "-1", "1.", ".1", "1.2.3", "0x10", "e", "e+", "e1++", "end+", "1e3", "²", "1 2", "start+", "e-1"]
+    )
     def test_is_not(self, text: str) -> None:
         assert parse_event(text) is None
         with pytest.raises(UsageError, match="not a mark"):
@@ -138,9 +140,7 @@ class TestHostActivity:
     def test_inside_one_instruction_is_told_apart(self, place: Path) -> None:
         """The host's second import pokes, calls back (whose guest calls a host), pokes, and returns: each is a moment of its own."""
         with TimeMachine(kit.busy(place)) as machine:
-            opened = next(
-                e for e in range(machine.events) if machine.job.header(e)[:2] == (Kind.CALL, Status.OPEN)
-            )
+            opened = next(e for e in range(machine.events) if machine.job.header(e)[:2] == (Kind.CALL, Status.OPEN))
             call = machine.mark_of(opened)
             assert call.step == 0
             inner = machine.mark_of(opened + 1)
@@ -157,7 +157,9 @@ class TestHostActivity:
     def test_of_the_embedder_is_seen_step_by_step(self, place: Path) -> None:
         """poke, set a global, grow: before each the one before has happened, and it has not."""
         with TimeMachine(kit.busy(place)) as machine:
-            poke = next(e for e in range(20, machine.events) if machine.job.header(e)[0] is Kind.POKE and machine.mark_of(e).clock > 8000)
+            poke = next(
+                e for e in range(20, machine.events) if machine.job.header(e)[0] is Kind.POKE and machine.mark_of(e).clock > 8000
+            )
             kinds = [machine.job.header(poke + i)[0] for i in range(3)]
             assert kinds == [Kind.POKE, Kind.GLOBAL, Kind.GROWTH]
             seen = []

@@ -72,7 +72,9 @@ class TestTheWorker:
             for moment in machine.checkpoints.all():
                 found = moment.threads()
                 assert found["threads"] == 1
-                rooms = {name for name in found["modules"] if name.split(".")[0] in ("recorder", "inspector", "traces", "replayer")}
+                rooms = {
+                    name for name in found["modules"] if name.split(".")[0] in ("recorder", "inspector", "traces", "replayer")
+                }
                 allowed = ("recorder.wasm", "recorder.boundary", "traces", "replayer")
                 strangers = {name for name in rooms if not name.startswith(allowed)} - {"recorder"}
                 assert not strangers
