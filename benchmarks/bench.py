@@ -379,7 +379,7 @@ class Bench:
     def time_machine(self) -> Section:
         """Three workloads in one table: what the twin costs, how soon one can look, how fast one gets about."""
         rows: list[Row] = []
-        few = min(self.effort.repetitions, 3)
+        few = min(self.effort.repetitions, 2)
         medians = []
         for name in PROGRAMS:
             found = self.child("twins", name=name, scale=self.effort.scale, repetitions=few)

@@ -1,7 +1,8 @@
-"""What is measured of the time machine: the twin, how soon a module can be looked into, the pass with its checkpoints, and journeys.
+"""What is measured of the time machine: the twin, how soon a module can be looked into, the pass and its checkpoints, journeys.
 
-Sections for `workloads.py`, each in a process of its own. The twin runs under the same replay as the module it was made from, from
-the same trace, in turns; compiling is left out of that and has rows of its own. Journeys go to marks drawn with a fixed seed.
+Sections for `workloads.py`, each in a process of its own. The twin runs under the same replay as the module it was made from,
+from the same trace, in turns; compiling is left out of that and has rows of its own. Journeys go to marks drawn with a fixed
+seed.
 
     python benchmarks/travel.py TRACE      opens a time machine, looks at the first instruction, and prints nothing: to be timed
 """
@@ -47,13 +48,14 @@ class _Onlooker:
 
 def twins(scratch: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """One program: its trace replayed, and its twin under the same replay."""
+    from workloads import PROGRAMS, Recorded, Taken, Task, load, take_turns
+
     from recorder.boundary.engine import Engine
     from replayer.recorded import Recorded as Given
     from replayer.replay import Replay
     from replayer.twin import build_twin
     from replayer.twinreplay import TWIN_STACK, TwinReplay
     from traces.tracedir import Trace
-    from workloads import PROGRAMS, Recorded, Taken, Task, load, take_turns
 
     out = scratch / "bench.trace"
     scale = () if spec.get("scale") is None else (str(spec["scale"]),)
@@ -125,10 +127,11 @@ def _items(content: bytes) -> bytes:
 
 def large(scratch: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """Rewriting and compiling a large module, and how soon it can be looked into, without any cache and with one."""
+    from workloads import PROGRAMS, Recorded, Task
+
     from recorder.boundary.engine import Engine
     from recorder.source import recognise
     from replayer.twin import build_twin
-    from workloads import PROGRAMS, Recorded, Task
 
     data = enlarged((PROGRAMS / f"{LARGE_PROGRAM}.wasm").read_bytes(), spec["size"])
     out = scratch / "bench.trace"
@@ -173,7 +176,7 @@ def large(scratch: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _pass(job: Any, interval: float, most: int) -> tuple[float, list[Any], float]:
     """Seconds from start to end of one pass, the checkpoints it left, and the seconds spent in forking."""
-    from replayer.machine import moment_from
+    from replayer.worker import Moment
 
     kept = []
     forking = 0.0
@@ -183,7 +186,7 @@ def _pass(job: Any, interval: float, most: int) -> tuple[float, list[Any], float
     while True:
         message, _, handle = moment.receive()
         if handle is not None:
-            kept.append(moment_from(handle, message["checkpoint"], message["at"]))
+            kept.append(Moment.adopt(handle, message["checkpoint"], message["at"]))
             forking = message["fork_ms"] / 1e3
         if "passed" in message:
             break
@@ -196,9 +199,10 @@ def _pass(job: Any, interval: float, most: int) -> tuple[float, list[Any], float
 
 def journeys(scratch: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """A long recording: its pass with and without checkpoints, what these take, and how long it takes to go anywhere in it."""
+    from workloads import PROGRAMS, Recorded, Task, load
+
     from replayer.checkpoints import memory_of, private_memory
     from replayer.machine import INTERVAL, MOST, TimeMachine
-    from workloads import PROGRAMS, Recorded, Task, load
 
     out = scratch / "bench.trace"
     task = Task(load(PROGRAMS / f"{JOURNEY_PROGRAM}.wasm"), argv=(str(spec["scale"]),))

@@ -28,9 +28,9 @@ if __name__ == "__main__":
 if str(ROOT) not in sys.path:  # an installed Reprise is this one (editable), but none need be installed
     sys.path.insert(0, str(ROOT))
 
+import travel  # noqa: E402
 import wasmtime  # noqa: E402
 
-import travel  # noqa: E402
 from recorder.boundary.engine import Engine  # noqa: E402
 from recorder.invocation import Invocation, Preopen  # noqa: E402
 from recorder.recording import Options, Recording  # noqa: E402

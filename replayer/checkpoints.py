@@ -33,6 +33,7 @@ class Checkpoints:
         self._kept: list[Moment] = []
         self._recent: OrderedDict[int, Moment] = OrderedDict()
         self.on_trap: Callable[[int], int | None] = lambda _: None
+        self.known_traps: Callable[[], dict[str, int]] = dict
         self._sizes: dict[int, int] = {}
         """Bytes each kept moment takes, by pid, as last measured."""
         self._closed = False
@@ -55,7 +56,7 @@ class Checkpoints:
 
     def add(self, moment: Moment) -> None:
         """A checkpoint the pass left."""
-        moment.on_trap = self.on_trap
+        moment.on_trap, moment.known_traps = self.on_trap, self.known_traps
         with self._lock:
             if self._closed:
                 moment.close()
@@ -71,8 +72,8 @@ class Checkpoints:
                     self.thin()
 
     def thin(self) -> None:
-        """Lets half of the checkpoints go: always the one whose neighbours are closest to each other in time of execution, so that
-        those kept stay spread over the whole of it."""
+        """Lets half of the checkpoints go: always the one whose neighbours are closest to each other in time of execution, so
+        that those kept stay spread over the whole of it."""
         with self._lock:
             for _ in range((len(self._kept) + 1) // 2):
                 times = [0.0, *(_seconds(moment) for moment in self._kept)]
@@ -108,10 +109,22 @@ class Checkpoints:
             best = self._best(clock, events)
             try:
                 child = best.fork()
-                child.on_trap = self.on_trap
+                child.on_trap, child.known_traps = self.on_trap, self.known_traps
                 return child
             except WorkerDied:
                 self._forget(best)
+
+    def resume(self) -> Moment:
+        """A new process where the pass has come to: what it writes down as it goes is complete up to its last checkpoint."""
+        if not self._forks:
+            return self._start()
+        with self._lock:
+            while self._kept:
+                try:
+                    return self._kept[-1].fork()
+                except WorkerDied:
+                    self._forget(self._kept[-1])
+        return self.fork(clock=-1)
 
     def _best(self, clock: int | None, events: int | None) -> Moment:
         with self._lock:
@@ -128,7 +141,7 @@ class Checkpoints:
         if self._closed:
             raise RefusedError("this time machine was closed; open the trace again")
         moment = self._job.start()
-        moment.on_trap = self.on_trap
+        moment.on_trap, moment.known_traps = self.on_trap, self.known_traps
         return moment
 
     def _forget(self, dead: Moment) -> None:

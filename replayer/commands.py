@@ -138,6 +138,7 @@ def _machine(args: argparse.Namespace) -> Iterator[TimeMachine]:
             raise UsageError(f"--source-map {text}: write FROM=TO")
         pairs.append((old, new))
     with TimeMachine(args.trace, checkpoints=not args.no_checkpoints, remap=pairs, search=args.source) as machine:
+        machine.open_source()
         for note in machine.notes:
             say(f"note: {note}")
         machine.know(_progress(machine))

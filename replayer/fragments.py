@@ -187,8 +187,8 @@ def _taken(details: Details, call: Step) -> int:
 class Fragment:
     """The module of a fragment, and how to call it.
 
-    Values go in and come out through a memory of its own, `PLACE` bytes for each: locals first, then operands. Parameters and results
-    would do for few of them only.
+    Values go in and come out through a memory of its own, `PLACE` bytes for each: locals first, then operands. Parameters and
+    results would do for few of them only.
     """
 
     data: bytes

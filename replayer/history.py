@@ -1,12 +1,12 @@
-"""Questions about a part of the execution: who wrote these bytes, what was called and how much of it, what changed between two marks.
+"""Questions about a part of the execution: who wrote these bytes, what was called and how much, what changed between two marks.
 
 Answers are computed by running the guest over that part, listened to; nothing is stored for them while recording.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from replayer.look import Here
@@ -51,14 +51,19 @@ class Write:
 class Call:
     """One call of a function."""
 
+    function: int
     mark: Mark
     """Its first instruction."""
     end: Mark | None
-    """The first instruction behind it; None if it did not return before the end of the question."""
+    """The first instruction behind it; None if it did not return before the end of the question. A call that ends by a tail call
+    is over when that is."""
     depth: int
-    """Calls around it."""
+    """Calls of the guest around it."""
     args: tuple[int | None, ...] | None = None
     """Raw bits of its parameters; None if they were not asked for."""
+    results: tuple[int | None, ...] | None = None
+    """Raw bits of what it returned; None if they were not asked for, or cannot be seen: it ended by an exception, or returned to
+    an embedder or a host."""
 
 
 @dataclass
@@ -106,8 +111,19 @@ class History:
         self._check_range(memory, address, length)
         mark = machine.here.mark if before is None else before
         wanted = Watchpoint(f"{address:#x}:{length}", memory, address, length)
+        found: Hit | None = None
         for hit in machine.motion.writes_from(wanted, mark, True, watch):
-            return self._write(hit, address, length, watch)
+            if found is not None:
+                # A large write is told in pieces.
+                same = (hit.clock, hit.event, hit.pc) == (found.clock, found.event, found.pc)
+                if not same or hit.address + len(hit.data) != found.address:
+                    break
+                hit = replace(found, address=hit.address, data=hit.data + found.data)
+            found = hit
+            if found.address <= address:
+                break
+        if found is not None:
+            return self._write(found, address, length, watch)
         if mark == START:
             return None
         here = machine.look(START, watch)
@@ -115,7 +131,7 @@ class History:
             data = here.read(address, length, memory)
         finally:
             here.close()
-        return Write(START, "module", address, b"", data, memory=memory) if any(data) else None
+        return Write(START, "module", address, bytes(len(data)), data, memory=memory) if any(data) else None
 
     def _write(self, hit: Hit, address: int, length: int, watch: Watch | None) -> Write:
         machine = self.machine
@@ -158,81 +174,115 @@ class History:
     ) -> Iterator[Write]:
         """Every write of any of these bytes between two marks, in order, with the bytes before and after it."""
         machine = self.machine
+        machine.know(watch)
         self._check_range(memory, address, length)
         here = machine.look(start, watch)
         try:
             kept = bytearray(here.read(address, length, memory).ljust(length, b"\0"))
         finally:
             here.close()
-        scan = {"memory": [memory, address, address + length]}
-        high = None if end is None else end.clock
-        code = machine.names
-        for number, hit in enumerate(machine.motion.hits(scan, start.clock, high, watch)):
-            if number >= most:
+        wanted = Watchpoint(f"{address:#x}:{length}", memory, address, length)
+        number = 0
+        for hit in machine.motion.writes_from(wanted, start, False, watch, end):
+            mark = machine.motion.mark_of_hit(hit)
+            if end is not None and mark >= end:
+                return
+            number += 1
+            if number > most:
                 return
             first = max(address, hit.address)
             last = min(address + length, hit.address + len(hit.data))
             new = hit.data[first - hit.address : last - hit.address]
             old = bytes(kept[first - address : last - address])
             kept[first - address : last - address] = new
-            mark = machine.motion.mark_of_hit(hit)
             if hit.event >= 0:
                 yield Write(mark, "host", first, old, new, None, hit.event, memory=memory)
                 continue
             where = ""
             if machine.source is not None and (found := machine.source.location(hit.pc)) is not None:
                 where = f"{found.file}:{found.line}"
-            name = code.name(machine.details.function_at(hit.pc))
+            name = machine.names.name(machine.details.function_at(hit.pc))
             yield Write(mark, "guest", first, old, new, hit.pc, None, name, where, memory=memory)
 
     def _check_range(self, memory: int, address: int, length: int) -> None:
         if not 0 <= memory < len(self.machine.module.memories):
             raise UsageError(f"the module has no memory {memory}")
-        if length < 1 or address < 0:
+        if length < 1 or address < 0 or address + length > 1 << 63:
             raise UsageError(f"{address:#x}:{length} is not a range of memory")
 
     # -- calls
 
     def calls(
         self,
-        function: int,
+        function: int | Sequence[int],
         *,
         start: Mark = START,
         end: Mark | None = None,
         most: int = MOST,
         args: bool = False,
+        results: bool = False,
         watch: Watch | None = None,
     ) -> Iterator[Call]:
-        """Every call of a function of the guest between two marks, in order."""
+        """Every call of a function of the guest, or of several, that begins between two marks, in order."""
         machine = self.machine
-        if function < machine.module.imported.functions:
-            raise UsageError(f"function {function} is imported: its calls are events")
-        steps = machine.details.of(function).steps
-        if not steps:
+        machine.know(watch)
+        entries: dict[int, int] = {}
+        for index in [function] if isinstance(function, int) else function:
+            if not 0 <= index < len(machine.module.functions):
+                raise UsageError(f"there is no function {index}: the module has {len(machine.module.functions)}")
+            if index < machine.module.imported.functions:
+                raise UsageError(f"function {index} is imported: its calls are events")
+            entries.update(dict.fromkeys(machine.motion.entry_heads(index), index))
+        low, high = self._clocks(start, end)
+        if not entries or low >= high or most < 1:
             return
-        first = steps[0].at - machine.details.code_start
-        scan = {"heads": machine.motion.heads([first]), "calls_of": function}
-        high = None if end is None else end.clock
-        params = len(machine.module.function_type(function).params)
-        for number, hit in enumerate(machine.motion.hits(scan, max(start.clock, 0), high, watch)):
-            if number >= most:
-                return
-            values: tuple[int | None, ...] | None = None
-            depth = -1
-            if args:
-                here = machine.look(Mark(hit.clock), watch)
-                values = tuple(here.frames[0].locals[:params])
-                depth = here.depth - 1
-                here.close()
-            yield Call(Mark(hit.clock), None, depth, values)
+        here = machine.look(Mark(low), watch)
+        here.close()
+        outside = max(0, sum(not frame.is_host for frame in here.frames) - 1)
+        at = entries.get(here.frames[0].pc) if here.frames and not here.frames[0].is_host else None
+        called = {"entries": list(entries.items()), "most": most, "at": at}
+        raw = machine.motion.ask(
+            machine.motion.from_clock(low, watch), {"called": called, "low": low, "high": high, "clock": high}, watch
+        )
+        for index, clock, ended, thrown, depth in raw:
+            activation = machine.motion.activations.at(clock)
+            if activation is not None and (ended is None or ended >= activation.end):
+                # It was the outermost, or was cut off with it.
+                returned = activation.closing is not None and machine.motion.activations.returned(activation)
+                ended, thrown = (activation.end, True) if returned and activation.end <= high else (None, True)
+            values = self._arguments(index, clock, watch) if args else None
+            given = self._results(index, ended, watch) if results and ended is not None and not thrown else None
+            yield Call(index, Mark(clock), None if ended is None else Mark(ended), outside + depth, values, given)
+
+    def _arguments(self, function: int, clock: int, watch: Watch | None) -> tuple[int | None, ...]:
+        here = self.machine.look(Mark(clock), watch)
+        here.close()
+        return tuple(here.frames[0].locals[: len(self.machine.module.function_type(function).params)])
+
+    def _results(self, function: int, clock: int, watch: Watch | None) -> tuple[int | None, ...] | None:
+        """What lies on top of the operands behind a call."""
+        count = len(self.machine.module.function_type(function).results)
+        here = self.machine.look(Mark(clock), watch)
+        here.close()
+        if not here.frames or here.frames[0].is_host or len(here.frames[0].operands) < count:
+            return None
+        operands = here.frames[0].operands
+        return tuple(operands[len(operands) - count :])
+
+    def _clocks(self, start: Mark, end: Mark | None) -> tuple[int, int]:
+        """The instructions between two marks: [low, high)."""
+        total = self.machine.total
+        low = max(start.clock + (1 if start.step else 0), 0)
+        high = total if end is None else min(end.clock + (1 if end.step else 0), total)
+        if end is not None and end < start:
+            raise UsageError(f"{end} comes before {start}")
+        return low, max(low, high)
 
     def profile(self, start: Mark = START, end: Mark | None = None, watch: Watch | None = None) -> Profile:
         """The tree of calls between two marks, with instructions counted."""
         machine = self.machine
-        low = max(start.clock + (1 if start.step else 0), 0)
-        high = machine.total if end is None else min(end.clock, machine.total)
-        if high < low:
-            raise UsageError(f"{end} comes before {start}")
+        machine.know(watch)
+        low, high = self._clocks(start, end)
         here = machine.look(Mark(low) if low < machine.total else machine.end, watch)
         outer = [frame.function for frame in reversed(here.frames) if not frame.is_host]
         here.close()

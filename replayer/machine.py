@@ -23,6 +23,7 @@ from replayer.marks import START, Mark, parse_event
 from replayer.names import Names
 from replayer.proofs import Proof, load_proof, save_proof
 from replayer.timeline import Clocks, Timeline
+from replayer.wire import Closed
 from replayer.worker import CAN_FORK, Cancelled, Job, Moment, Watch, WorkerDied
 from traces._errors import RepriseError, TraceError, UsageError
 from traces.tracedir import Trace
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 
 NEAR: Final = 300_000
 """Instructions before a mark at which a moment is kept, for the next step back."""
-INTERVAL: Final = 0.1
+INTERVAL: Final = 0.08
 """Seconds of execution between checkpoints, at first."""
-MOST: Final = 96
+MOST: Final = 192
 BUDGET: Final = 1 << 30
+ATTEMPTS: Final = 3
+"""Processes that may die on the way before a journey, or the pass, is given up."""
 
 
 class TimeMachine:
@@ -85,6 +88,7 @@ class TimeMachine:
         self.timeline = Timeline(self.clocks, self.job)
         self.checkpoints = Checkpoints(self.job, self.forks, budget)
         self.checkpoints.on_trap = self._begun_at_trap
+        self.checkpoints.known_traps = self._known_traps
         self.traps: dict[int, int] = {}
         """Instructions begun at each trap of the guest, by the number of events before it."""
         self.passed: Mapping[str, Any] | None = None
@@ -101,12 +105,12 @@ class TimeMachine:
         self._here: Here | None = None
         self._proven = self._recall()
         self._runner: Moment | None = None
+        self._pass = {"do": "pass", "interval": interval if self.forks else 1e9, "most": most}
         try:
-            self._runner = self.checkpoints.fork()
+            self._run_through()
         except BaseException:
             self.close()
             raise
-        self._runner.send({"do": "pass", "interval": interval if self.forks else 1e9, "most": most})
         self._follower = threading.Thread(target=self._follow, name="reprise-pass", daemon=True)
         self._follower.start()
 
@@ -120,9 +124,10 @@ class TimeMachine:
 
     def close(self) -> None:
         """Lets every process go."""
-        self._closed = True
-        if self._runner is not None:
-            self._runner.kill()
+        with self._changed:
+            self._closed = True
+            if self._runner is not None:
+                self._runner.kill()
         if self._here is not None:
             self._here.moment.close()
         self.checkpoints.close()
@@ -157,31 +162,59 @@ class TimeMachine:
         save_proof(self.trace, Proof(self.passed, self._end, self.clocks.known, self.traps, clocks))
 
     def _follow(self) -> None:
-        """Hears what the runner says, in a thread of its own."""
-        runner = self._runner
-        assert runner is not None
-        try:
-            while True:
-                message, _, handle = runner.receive()
-                if "checkpoint" in message and handle is not None:
-                    self.checkpoints.add(Moment.adopt(handle, message["checkpoint"], message["at"]))
-                    if message["thin"]:
-                        self.checkpoints.thin()
-                    self._heard(message["at"]["clock"], message["at"]["events"])
-                elif "progress" in message:
-                    self._heard(message["progress"], message["events"])
-                elif "trapped" in message:
-                    runner.send({"do": "on", "begun": self._begun_at_trap(message["trapped"])})
-                elif "passed" in message:
-                    self._finish(message["at"])
+        """Hears what the runner says, in a thread of its own. When it dies, another goes on from the last checkpoint."""
+        for attempt in range(ATTEMPTS):
+            runner = self._runner
+            assert runner is not None
+            try:
+                self._hear_out(runner)
+                return
+            except (Closed, WorkerDied) as error:
+                died = f"the process that runs the recording through died ({error})"
+                runner.kill()
+                if self._closed or attempt == ATTEMPTS - 1:
                     break
-                elif "error" in message or "fatal" in message:
-                    self._fail(str(message.get("error") or message.get("fatal")))
+                self.checkpoints.deaths.append(died)
+                try:
+                    self._run_through()
+                except Exception as worse:
+                    died = str(worse)
                     break
-        except Exception as error:  # whatever it is, whoever waits for the pass must hear of it
-            self._fail(f"the process that runs the recording through died ({error})")
-        finally:
-            runner.close()
+            except Exception as error:  # whatever it is, whoever waits for the pass must hear of it
+                died = f"the run through the recording failed ({error})"
+                break
+            finally:
+                runner.close()
+        self._fail(died)
+
+    def _run_through(self) -> None:
+        """Sends a process on the pass."""
+        runner = self.checkpoints.resume()
+        with self._changed:
+            if self._closed:
+                runner.kill()
+                return
+            self._runner = runner
+        runner.send(self._pass)
+
+    def _hear_out(self, runner: Moment) -> None:
+        while True:
+            message, _, handle = runner.receive()
+            if "checkpoint" in message and handle is not None:
+                self.checkpoints.add(Moment.adopt(handle, message["checkpoint"], message["at"]))
+                if message["thin"]:
+                    self.checkpoints.thin()
+                self._heard(message["at"]["clock"], message["at"]["events"])
+            elif "progress" in message:
+                self._heard(message["progress"], message["events"])
+            elif "trapped" in message:
+                runner.send({"do": "on", "begun": self._begun_at_trap(message["trapped"])})
+            elif "passed" in message:
+                self._finish(message["at"])
+                return
+            elif "error" in message or "fatal" in message:
+                self._fail(str(message.get("error") or message.get("fatal")))
+                return
 
     def _heard(self, clock: int, events: int) -> None:
         with self._changed:
@@ -372,12 +405,12 @@ class TimeMachine:
         """Goes to a mark. Raises UsageError for one beyond the end."""
         self._still_the_same()
         target = self.mark(mark, watch)
-        for attempt in range(3):
+        for attempt in range(ATTEMPTS):
             try:
                 return self._seek(target, watch)
             except WorkerDied as error:
                 self.checkpoints.deaths.append(str(error))
-                if attempt == 2:
+                if attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError
 
@@ -422,6 +455,7 @@ class TimeMachine:
             self._go(moment, watch)
             return moment
         moment = self.checkpoints.fork(clock=target.clock)
+        self._past_trap(moment, target.clock, watch)
         if self.forks and target.clock - moment.clock > 3 * NEAR:
             self._go(moment, watch, clock=target.clock - NEAR)
             if moment.position["kind"] == "head":
@@ -434,6 +468,12 @@ class TimeMachine:
             self.know(watch)
             raise UsageError(f"mark {target} is beyond the end of the recording, which is mark {self._end}")
         return moment
+
+    def _past_trap(self, moment: Moment, clock: int, watch: Watch | None) -> None:
+        """Goes past the last trap before a clock: a stretch that it cut short would hold the clock, too."""
+        served = max((served for served, begun in self.traps.items() if begun <= clock), default=-1)
+        if moment.events <= served:
+            self._go(moment, watch, event=served)
 
     def _go(self, moment: Moment, watch: Watch | None, clock: int | None = None, event: int | None = None) -> None:
         try:
@@ -471,6 +511,10 @@ class TimeMachine:
     @cached_property
     def names(self) -> Names:
         return Names(self.module)
+
+    def open_source(self) -> bool:
+        """Whether source lines are known; if they could be, `notes` says what is missing."""
+        return self.source is not None
 
     @cached_property
     def source(self) -> DebugInfo | None:

@@ -1,8 +1,9 @@
 """Positions in an execution.
 
-A mark is `N`: as many instructions of the given module have begun, over all instances since the first call, and instruction `N` is
-next. `N.k` is a moment of host activity behind the beginning of instruction `N` and before instruction `N + 1`: just before the
-k-th record there is applied. `start` is before everything, `start.k` orders what the embedder did before the first instruction.
+A mark is `N`: as many instructions of the given module have begun, over all instances since the first call, and instruction `N`
+is next. `N.k` is a moment of host activity behind the beginning of instruction `N` and before instruction `N + 1`: just before
+the k-th record there is applied. `start` is before everything, `start.k` orders what the embedder did before the first
+instruction.
 
 Marks depend on the given bytes and the recording alone: they are the same on every machine and from every checkpoint.
 """

@@ -1,37 +1,61 @@
 """Moving: run to the next stop, step over, into and out of, one instruction on, and all of that backward.
 
-Everything here is a question to a scan (`replayer.scans`): the guest runs once over the part of the execution in question, listened
-to, and tells where it would have stopped. Forward, the first answer counts; backward, the last one before the present, looked for
-from checkpoint to checkpoint towards the start. The arrival rules are GDB's:
+Everything here is a question to a scan (`replayer.scans`): the guest runs once over the part of the execution in question,
+listened to, and tells where it would have stopped. Forward, the first answer counts; backward, the last one before the present,
+looked for in ever longer windows or from checkpoint to checkpoint towards the start. The arrival rules are GDB's:
 
 - a breakpoint at the present position does not stop a motion that leaves it, in either direction;
 - forward, a watchpoint stops behind the write; backward, before it;
-- stepping backward arrives at the beginning of a line: of the present one if the guest is in the middle of it, of the one executed
-  before it otherwise; out of a function backward arrives at the call.
+- a step by line goes on to the first instruction of another line in the same frame, wherever in that line it is. A step in also
+  ends in a function that has lines and is called by the frame itself, or by a host that it called, behind the function's
+  prologue. Functions without lines are stepped over;
+- a step that leaves its frame, by return or by exception, stops right behind the call; if the caller has no lines, it leaves
+  that one, too. A step out always stops in the caller;
+- stepping backward arrives at the beginning of a line: of the present one if the guest is in the middle of it, of the one
+  executed before it otherwise. A step in goes backward through what returned last. A prologue is no line to arrive at: out of a
+  function backward arrives at the call (of a step by line, at the one in the next caller that has lines);
+- a call of the guest by an embedder or a host is left to the mark behind its last event, and backward to that of its first. That
+  is where a trap or an exit ends a step, too;
+- instructions to which no line belongs are part of the line executed before them. In functions without lines, and in modules
+  without debug information, a step in is one instruction, and a step over is one instruction with all it calls;
+- a tail call replaces a frame, which is over with it; a function that calls itself so is a loop. Inlined calls are lines like
+  any other.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from replayer.activations import Activation, Activations
 from replayer.conditions import Condition
-from replayer.look import Here
+from replayer.look import Frame, Here
 from replayer.marks import START, Mark
 from replayer.stops import Breakpoint, Watchpoint, entry_of
-from replayer.twin import HEAD_AFTER_CALL, HEAD_ENTRY
+from replayer.twin import HEAD_AFTER_CALL, HEAD_CALLS, HEAD_ENTRY, HEAD_LANDING
 from replayer.worker import Cancelled, Moment, Watch
 from traces._errors import UsageError
-from traces.layout import NO_IMPORT, Kind, Status
+from traces.layout import Kind
 
 if TYPE_CHECKING:
     from replayer.machine import TimeMachine
     from replayer.source.values import Value
 
+Line = tuple[str, int]
+"""A source line: file and number."""
+
+_PROLOGUE: Final[Line] = ("prologue", 0)
 STEPS: Final = ("in", "over", "out", "instruction")
 _BATCHES: Final = (1, 8, 64, 512)
+_MOST_HITS: Final = 4096
+"""Hits of one answer, unless more of them happened at one clock."""
+_WINDOW: Final = 2_000
+"""Instructions first searched when going back."""
 _VISITS: Final = 4096
 """Stretches of a function looked at, at most, to find the line before this one; then the search goes on further back."""
 
@@ -53,6 +77,8 @@ class Stop:
     new: bytes = b""
     """Of a write: what it wrote."""
     memory: int = 0
+    old: bytes = b""
+    """Of a write: what stood there before."""
 
 
 @dataclass(frozen=True)
@@ -81,53 +107,77 @@ class Motion:
 
     def __init__(self, machine: TimeMachine) -> None:
         self.machine = machine
+        self._sourced: dict[int, bool] = {}
+        self._bodies: dict[int, int] = {}
+        self._line_changes: dict[int, list[tuple[int, Line]]] = {}
 
     # -- hits, forward and backward
 
     def hits(self, scan: dict[str, Any], low: int, high: int | None = None, watch: Watch | None = None) -> Iterator[Hit]:
         """What a scan finds at clocks in [low, high), in the order of execution, found as it is asked for."""
-        if low >= self.machine.total:
-            return
-        seen: set[tuple[int, int, int]] = set()
-        for batch in _endless(_BATCHES):
+        self.machine.know(watch)
+        seen: set[Hit] = set()
+        batch = 1
+        while low < (self.machine.total if high is None else min(high, self.machine.total)):
             moment = self.from_clock(low, watch)
             raw = self.ask(moment, {**scan, "low": low, "high": high, "clock": high, "keep": "first", "most": batch}, watch)
-            for found in map(Hit.of, raw):
-                key = (found.clock, found.event, found.pc)
-                if key not in seen:
-                    seen.add(key)
+            for found in self._real(map(Hit.of, raw)):
+                if found not in seen:
+                    seen.add(found)
                     yield found
             if len(raw) < batch:
                 return
+            # What happened at the last clock of the answer may not all have been told.
             last = raw[-1][0]
             if last != low:
-                seen = {key for key in seen if key[0] == last}
-            low = last
+                seen = {hit for hit in seen if hit.clock == last}
+                low = last
+                batch = min(batch * 8, _MOST_HITS)
+            else:
+                batch *= 8
 
     def hits_back(self, scan: dict[str, Any], low: int, high: int, watch: Watch | None = None) -> Iterator[Hit]:
         """The same in [low, high), the last one first."""
-        machine = self.machine
-        edges = [edge for edge in machine.checkpoints.between(low, high - 1)]
-        edges = [low, *(edge for edge in edges if edge > low)]
-        for edge in reversed(edges):
-            seen: set[tuple[int, int, int]] = set()
+        self.machine.know(watch)
+        edges = {low, *self.machine.checkpoints.between(low, high - 1)}
+        edges |= {edge for edge in (high - 10 * _WINDOW, high - 200 * _WINDOW) if edge > max(edges)}
+        for edge in sorted(edges, reverse=True):
+            seen: set[Hit] = set()
             top = high
-            for batch in _endless(_BATCHES):
+            batch = 1
+            while top > edge:
                 moment = self.from_clock(edge, watch)
                 message = {**scan, "low": edge, "high": top, "clock": top, "keep": "last", "most": batch}
                 raw = self.ask(moment, message, watch)
-                fresh = []
-                for found in reversed([Hit.of(one) for one in raw]):
-                    key = (found.clock, found.event, found.pc)
-                    if key not in seen:
-                        seen.add(key)
-                        fresh.append(found)
-                yield from fresh
+                for found in self._real(map(Hit.of, reversed(raw))):
+                    if found not in seen:
+                        seen.add(found)
+                        yield found
                 if len(raw) < batch:
                     break
-                # What happened at the earliest clock of the answer may not all have been told.
-                top = raw[0][0] + 1
+                first = raw[0][0]
+                if first + 1 != top:
+                    seen = {hit for hit in seen if hit.clock == first}
+                    top = first + 1
+                    batch = min(batch * 8, _MOST_HITS)
+                else:
+                    batch *= 8
             high = edge
+
+    def _real(self, hits: Iterable[Hit]) -> Iterator[Hit]:
+        """Without those that a trap cut off: a scan hears that a stretch begins, and takes it for granted that all of it runs."""
+        traps = sorted(self.machine.traps.values())
+        for hit in hits:
+            if hit.kind == "head" and hit.pc >= 0 and traps:
+                index = bisect.bisect_right(traps, hit.clock) - 1
+                if index >= 0 and traps[index] > hit.clock - self._ordinal(hit.pc):
+                    continue
+            yield hit
+
+    def _ordinal(self, pc: int) -> int:
+        """How many instructions of its stretch stand before one; a head behind a call may be none."""
+        details = self.machine.details
+        return details.ordinal(pc) if pc in details.of(details.function_at(pc)).by_pc else 0
 
     def from_clock(self, clock: int, watch: Watch | None) -> Moment:
         """A process of its own at the head that holds `clock`, or before."""
@@ -234,18 +284,21 @@ class Motion:
         for hit in self.writes_from(wanted, mark, reverse, watch):
             written = self.mark_of_hit(hit)
             arrival = written if reverse else self.mark_after_hit(hit)
-            if wanted.changes_only and not self._changed(wanted, hit, written, watch):
+            if wanted.changes_only and not self._differ(wanted, hit, self._before(wanted, hit, written, watch)):
                 continue
             if wanted.condition is None or self._holds(wanted.condition, arrival, None, watch):
                 if skip == 0:
                     event = None if hit.event < 0 else hit.event
                     pc = None if hit.pc < 0 else hit.pc
-                    return Stop(arrival, wanted.text, written, pc, event, hit.address, hit.data, hit.memory)
+                    old = self._before(wanted, hit, written, watch)
+                    return Stop(arrival, wanted.text, written, pc, event, hit.address, hit.data, hit.memory, old)
                 skip -= 1
         return None
 
-    def writes_from(self, wanted: Watchpoint, mark: Mark, reverse: bool, watch: Watch | None = None) -> Iterator[Hit]:
-        """Writes of what is watched: those to come from a mark on, or those before it, the last one first."""
+    def writes_from(
+        self, wanted: Watchpoint, mark: Mark, reverse: bool, watch: Watch | None = None, end: Mark | None = None
+    ) -> Iterator[Hit]:
+        """Writes of what is watched: those to come from a mark on (to `end`, if given), or those before it, the last first."""
         if wanted.global_ is not None:
             scan: dict[str, Any] = {"global": wanted.global_}
         else:
@@ -253,14 +306,15 @@ class Motion:
         if reverse:
             hits = self.hits_back(scan, -1, mark.clock + (mark.step > 0), watch)
         else:
-            hits = self.hits(scan, mark.clock, None, watch)
+            hits = self.hits(scan, mark.clock, None if end is None else end.clock + (end.step > 0), watch)
         for hit in hits:
-            if mark.step and hit.clock == mark.clock and hit.event >= 0 and self._is_past(hit, mark) != reverse:
+            past = hit.clock < mark.clock or (hit.clock == mark.clock and mark.step > 0 and self._is_past(hit, mark))
+            if past != reverse or not _touches(hit, wanted):
                 continue
             yield hit
 
     def _is_past(self, hit: Hit, mark: Mark) -> bool:
-        """Whether a host's write inside the instruction of a mark has happened there."""
+        """Whether a write inside the instruction of a mark has happened there: the instruction's own has."""
         return hit.event < self.machine.timeline.events_before(mark)
 
     def mark_of_hit(self, hit: Hit) -> Mark:
@@ -270,15 +324,23 @@ class Motion:
     def mark_after_hit(self, hit: Hit) -> Mark:
         return Mark(hit.clock + 1) if hit.event < 0 else self.machine.mark_after(hit.event)
 
-    def _changed(self, wanted: Watchpoint, hit: Hit, written: Mark, watch: Watch | None) -> bool:
+    def _before(self, wanted: Watchpoint, hit: Hit, written: Mark, watch: Watch | None) -> bytes:
+        """What stood where something was written."""
         here = self.machine.look(written, watch)
         try:
             if wanted.global_ is not None:
-                old = here.globals[wanted.global_].to_bytes(16, "little")[: len(hit.data)]
-                return old != hit.data
-            return here.read(hit.address, len(hit.data), hit.memory) != hit.data
+                return here.globals[wanted.global_].to_bytes(16, "little")[: len(hit.data)]
+            return here.read(hit.address, len(hit.data), hit.memory)
         finally:
             here.close()
+
+    @staticmethod
+    def _differ(wanted: Watchpoint, hit: Hit, old: bytes) -> bool:
+        """Whether a write changed anything of what is watched."""
+        if wanted.global_ is not None:
+            return old != hit.data
+        part = slice(max(0, wanted.address - hit.address), max(0, wanted.address + wanted.length - hit.address))
+        return old[part] != hit.data[part]
 
     def _holds(self, condition: Condition, mark: Mark, seq: int | None, watch: Watch | None) -> bool:
         here = self.machine.look(mark, watch)
@@ -321,302 +383,353 @@ class Motion:
         """
         if how not in STEPS or by not in ("line", "instruction"):
             raise UsageError(f"cannot step {how} by {by}: the steps are {', '.join(STEPS)}, by line or instruction")
-        here = self.machine.here
-        if how == "instruction" or (how == "in" and by == "instruction"):
-            return self.machine.seek(self._next_instruction(here, reverse), watch)
-        if not here.frames or here.frames[0].is_host:
-            return self.machine.seek(self._next_instruction(here, reverse), watch)
-        with_lines = by == "line" and here.frames[0].location is not None
+        machine = self.machine
+        here = machine.here
+        machine.know(watch)
+        if how == "instruction" or (how == "in" and by == "instruction") or not here.frames or here.frames[0].is_host:
+            return machine.seek(self._next_instruction(here.mark, reverse), watch)
+        by_line = by == "line" and self.sourced(here.frames[0].function)
+        if how == "in" and not by_line:
+            return machine.seek(self._next_instruction(here.mark, reverse), watch)
+        activation = self.activations.at(here.mark.clock)
+        if activation is None:
+            return machine.seek(self._next_instruction(here.mark, reverse), watch)
         if reverse:
-            mark = self._back(here, how, with_lines, watch)
+            mark = self._back(here, how, by_line, activation, watch)
         else:
-            mark = self._ahead(here, how, with_lines, watch)
-        return self.machine.seek(mark, watch)
+            mark = self._ahead(here, how, by_line, activation, watch)
+        return machine.seek(mark, watch)
 
-    def _next_instruction(self, here: Here, reverse: bool) -> Mark:
-        mark = here.mark
+    def _next_instruction(self, mark: Mark, reverse: bool) -> Mark:
         if not reverse:
             following = Mark(mark.clock + 1)
             return following if mark.clock + 1 < self.machine.total else self.machine.end
         if mark.step:
             return Mark(mark.clock)
-        return Mark(mark.clock - 1)  # -1 is the start
+        return Mark(mark.clock - 1) if mark.clock > 0 else START
 
-    # forward
+    @cached_property
+    def activations(self) -> Activations:
+        self.machine.know()
+        return Activations(self.machine)
 
-    def _ahead(self, here: Here, how: str, with_lines: bool, watch: Watch | None) -> Mark:
+    # lines
+
+    def sourced(self, function: int) -> bool:
+        """Whether the debug information knows a line of this function."""
+        known = self._sourced.get(function)
+        if known is None:
+            source = self.machine.source
+            start = self.machine.details.code_start
+            known = source is not None and any(
+                source.location(step.at - start) is not None for step in self.machine.details.of(function).steps
+            )
+            self._sourced[function] = known
+        return known
+
+    def _line(self, function: int, pc: int) -> Line | None:
+        """Which line an instruction belongs to; the prologue is one of its own. None: to that of the one executed before it."""
+        source = self.machine.source
+        assert source is not None
+        if pc < self._body_of(function):
+            return _PROLOGUE
+        found = source.location(pc)
+        return None if found is None else (found.file, found.line)
+
+    def _body_of(self, function: int) -> int:
+        """The first instruction behind a function's prologue."""
+        known = self._bodies.get(function)
+        if known is None:
+            known = self._bodies[function] = entry_of(self.machine, function) or 0
+        return known
+
+    def _changes_of_line(self, function: int) -> list[tuple[int, Line]]:
+        """The instructions that tell in which line the guest is: the first of every run of a line in every stretch."""
+        known = self._line_changes.get(function)
+        if known is None:
+            known = []
+            last: tuple[int, Line] | None = None
+            start = self.machine.details.code_start
+            for step in self.machine.details.of(function).steps:
+                line = self._line(function, step.at - start)
+                if line is not None and (step.stretch, line) != last:
+                    known.append((step.at - start, line))
+                    last = step.stretch, line
+            self._line_changes[function] = known
+        return known
+
+    @cached_property
+    def _sourced_entries(self) -> dict[int, int]:
+        """First instructions of functions that have source lines, with the functions."""
+        machine = self.machine
+        stretches = machine.twin.stretches
+        entries = [pc for pc, head in zip(stretches.pcs, stretches.heads, strict=True) if head & HEAD_ENTRY]
+        return {pc: function for pc in entries if self.sourced(function := machine.details.function_at(pc))}
+
+    # heads of stretches
+
+    def entry_heads(self, function: int) -> list[int]:
+        """The head at which a function is entered; none for an empty one."""
+        return self._heads_in(function, HEAD_ENTRY)
+
+    def _heads_in(self, function: int, bits: int) -> list[int]:
+        """The heads of a function's stretches that are one of these."""
         stretches = self.machine.twin.stretches
-        frame = here.frames[0]
-        own = self._lines_away(frame.function, frame.pc) if with_lines else []
-        if not with_lines and how != "out":
-            following = self._after_this(here)
-            if following is not None:
-                return following
-        returns = [pc for pc, head in zip(stretches.pcs, stretches.heads, strict=True) if head & HEAD_AFTER_CALL]
-        entries: dict[int, int] = {}
-        if how == "in" and with_lines:
-            entries = self._sourced_entries()
-        pcs = dict.fromkeys([*returns, *(own if how != "out" else ()), *entries])
-        own_pcs = set(own)
-        here_after = self._return_of(frame.pc) if not with_lines and how == "over" else None
-        limit = 1 if entries else 0
-        scan: dict[str, Any] = {"heads": self.heads(pcs), "depth": limit, "event": self._bound(here.mark)}
-        for hit in self.hits_once(scan, here.mark, watch):
-            if hit.depth < 0:
-                return Mark(hit.clock)
-            if hit.pc in entries and hit.depth == 1:
-                return self._behind_prologue(hit, entries[hit.pc], watch)
-            if hit.depth == 0 and how != "out" and (hit.pc in own_pcs or hit.pc == here_after):
-                return Mark(hit.clock)
-        return self._behind(scan["event"])
+        module = self.machine.module
+        body = module.code[function - module.imported.functions]
+        start = self.machine.details.code_start
+        low = bisect.bisect_left(stretches.pcs, body.start - start)
+        high = bisect.bisect_left(stretches.pcs, body.end - start)
+        return [stretches.pcs[i] for i in range(low, high) if stretches.heads[i] & bits]
 
-    def hits_once(self, scan: dict[str, Any], mark: Mark, watch: Watch | None) -> Iterator[Hit]:
-        """What a scan that follows calls finds behind a mark: it has to begin exactly here, since depth counts from here."""
-        seen: set[tuple[int, int]] = set()
-        for batch in _endless(_BATCHES):
-            moment = self.from_clock(mark.clock, watch)
-            message = {**scan, "low": mark.clock + 1, "clock": None, "keep": "first", "most": len(seen) + batch}
-            raw = self.ask(moment, message, watch)
-            for found in map(Hit.of, raw):
-                if (found.clock, found.pc) not in seen:
-                    seen.add((found.clock, found.pc))
-                    yield found
-            if len(raw) < message["most"]:
-                return
-
-    def _after_this(self, here: Here) -> Mark | None:
-        """Where one instruction, with all that it calls, comes to; None if it calls."""
-        frame = here.frames[0]
-        stretch = self.machine.details.stretch_of(frame.pc)
-        if stretch[-1].at - self.machine.details.code_start == frame.pc and self._return_of(frame.pc) is not None:
-            return None
-        return self._next_instruction(here, False)
+    def _calls_in(self, function: int) -> list[int]:
+        """The instructions of a function that call, and come back."""
+        found: dict[int, int] = {}
+        stretches = self.machine.twin.stretches
+        start = self.machine.details.code_start
+        for step in self.machine.details.of(function).steps:
+            found[step.stretch] = step.at - start
+        return [pc for pc in found.values() if stretches.heads[stretches.at(pc)] & HEAD_CALLS]
 
     def _return_of(self, pc: int) -> int | None:
         """The head behind the call at `pc`; None if that is not a call."""
         stretches = self.machine.twin.stretches
         index = stretches.at(pc)
-        if index + 1 < len(stretches.pcs) and stretches.heads[index + 1] & HEAD_AFTER_CALL:
-            last = self.machine.details.stretch_of(pc)[-1]
-            if last.at - self.machine.details.code_start == pc:
-                return int(stretches.pcs[index + 1])
-        return None
+        if not stretches.heads[index] & HEAD_CALLS or index + 1 >= len(stretches.pcs):
+            return None
+        last = self.machine.details.stretch_of(pc)
+        if not last or last[-1].at - self.machine.details.code_start != pc:
+            return None
+        return int(stretches.pcs[index + 1]) if stretches.heads[index + 1] & HEAD_AFTER_CALL else None
 
-    def _lines_away(self, function: int, pc: int) -> list[int]:
-        """The instructions of a function with which another line than that of `pc` is entered, one for each stretch."""
-        source = self.machine.source
-        assert source is not None
-        ranges = source.ranges_of_line(pc)
-        found = []
-        stretch = -1
-        for step in self.machine.details.of(function).steps:
-            at = step.at - self.machine.details.code_start
-            if step.stretch == stretch or any(low <= at < high for low, high in ranges) or source.location(at) is None:
-                continue
-            stretch = step.stretch
-            found.append(at)
-        return found
+    # forward
 
-    def _sourced_entries(self) -> dict[int, int]:
-        """First instructions of functions that have source lines, with the instruction behind their prologue."""
-        machine = self.machine
-        source = machine.source
-        assert source is not None
-        found = {}
-        stretches = machine.twin.stretches
-        for pc, head in zip(stretches.pcs, stretches.heads, strict=True):
-            if head & HEAD_ENTRY:
-                known = source.function(pc)
-                if known is not None and (source.location(pc) or source.prologue_end(known)) is not None:
-                    found[pc] = entry_of(machine, machine.details.function_at(pc)) or pc
-        return found
+    def _ahead(self, here: Here, how: str, by_line: bool, activation: Activation, watch: Watch | None) -> Mark:
+        place = _Place.of(here)
+        while True:
+            arrival, returned = self._ahead_in(place, how, by_line, activation, watch)
+            if arrival is None or arrival.clock >= activation.end:
+                return self._behind(activation)
+            if not returned or not by_line or how == "out":
+                return arrival
+            # Back in a caller: one without lines is left, too.
+            place = self._look(arrival.clock, watch)
+            if self.sourced(place.frame.function):
+                return arrival
+            how = "leave"
 
-    def _behind_prologue(self, hit: Hit, pc: int, watch: Watch | None) -> Mark:
+    def _ahead_in(
+        self, place: _Place, how: str, by_line: bool, activation: Activation, watch: Watch | None
+    ) -> tuple[Mark | None, bool]:
+        """Where the guest stops first, and whether it has returned from the frame for that; None: not in this activation."""
+        frame, outer = place.frame, place.outer
+        function = frame.function
+        wanted: set[int] = set()
+        """Instructions that end the step in this frame."""
+        entries: dict[int, int] = {}
+        if how in ("in", "over") and by_line:
+            line = self._line(function, frame.pc)
+            wanted.update(pc for pc, other in self._changes_of_line(function) if other != line)
+            if how == "in":
+                entries = self._sourced_entries
+        elif how == "over":
+            behind = self._return_of(frame.pc)
+            if behind is None:
+                return self._next_instruction(Mark(place.seen), False), False
+            wanted.add(behind)
+            wanted.update(self._heads_in(function, HEAD_LANDING))
+        # Behind the call in the frame around, or at a handler in any: the guest has left this frame.
+        left = {pc for other in {found.function for found in outer} for pc in self._heads_in(other, HEAD_LANDING)}
+        if outer and (back := self._return_of(outer[0].pc)) is not None:
+            left.add(back)
+        scan: dict[str, Any] = {
+            "heads": self.heads({*wanted, *left, *entries}),
+            "depth": 1 if entries else 0,
+            "event": self._bound(activation),
+        }
+        for hit in self.hits_once(scan, place.seen, watch):
+            if hit.depth < 0:
+                return Mark(hit.clock), True
+            if hit.clock >= activation.end:
+                break
+            if hit.pc in entries and (hit.depth == 1 or (hit.depth == 0 and entries[hit.pc] != function)):
+                return self._behind_prologue(hit, entries[hit.pc], watch), False
+            if hit.depth == 0 and hit.pc in wanted:
+                return Mark(hit.clock), False
+        return None, True
+
+    def hits_once(self, scan: dict[str, Any], clock: int, watch: Watch | None) -> Iterator[Hit]:
+        """What a scan that follows calls finds behind a clock: it has to begin exactly there, since depth counts from there."""
+        told = 0
+        for batch in _endless(_BATCHES):
+            most = told + batch
+            moment = self.from_clock(clock, watch)
+            message = {**scan, "low": clock + 1, "clock": None, "keep": "first", "most": most}
+            raw = self.ask(moment, message, watch)
+            yield from self._real(map(Hit.of, raw[told:]))
+            if len(raw) < most:
+                return
+            told = most
+
+    def _behind_prologue(self, hit: Hit, function: int, watch: Watch | None) -> Mark:
+        pc = self._body_of(function)
         if pc == hit.pc:
             return Mark(hit.clock)
         for found in self.hits({"heads": self.heads([pc])}, hit.clock, None, watch):
             return Mark(found.clock)
         return Mark(hit.clock)
 
-    def _bound(self, mark: Mark) -> int | None:
-        """The event behind the call, from outside, in which the guest is at a mark; None if it is the last."""
-        closing = self._activation(mark)
-        return None if closing is None or closing + 1 >= self.machine.events else closing + 1
+    def _bound(self, activation: Activation) -> int | None:
+        """The event behind an activation, where a scan of it may end; None if it is the last."""
+        closing = activation.closing
+        return None if closing is None or closing + 1 >= self.machine.clocks.known else closing + 1
 
-    def _activation(self, mark: Mark) -> int | None:
-        """The record with which the call from outside that is under way at a mark ends."""
-        machine = self.machine
-        machine.know()
-        seq = machine.timeline.events_before(mark)
-        if seq < machine.clocks.known:
-            kind, status, _ = machine.job.header(seq)
-            if kind in (Kind.EXPORT, Kind.CALLBACK) and status is Status.COMPLETE and machine.timeline.mark_of(seq) <= mark:
-                return seq
-        level = 0
-        for earlier in range(seq - 1, -1, -1):
-            kind, status, index = machine.job.header(earlier)
-            if kind is Kind.RETURN and index == NO_IMPORT:
-                level += 1
-            elif kind in (Kind.EXPORT, Kind.CALLBACK) and status is Status.OPEN:
-                if level == 0:
-                    return machine.closing(earlier)
-                level -= 1
-            elif kind in (Kind.TRAP, Kind.EXIT, Kind.STOP):
-                return None
-        return None
-
-    def _behind(self, event: int | None) -> Mark:
-        return self.machine.end if event is None else self.machine.mark_of(event)
+    def _behind(self, activation: Activation) -> Mark:
+        if activation.closing is None:
+            return self.machine.end
+        return self.machine.timeline.mark_after(activation.closing, self.machine.total)
 
     # backward
 
-    def _back(self, here: Here, how: str, with_lines: bool, watch: Watch | None) -> Mark:
-        frame = here.frames[0]
-        machine = self.machine
-        if not with_lines and how != "out":
-            # The instruction before; over a call that has just returned, that call.
-            return self._call_returned(here, watch) or self._next_instruction(here, True)
+    def _back(self, here: Here, how: str, by_line: bool, activation: Activation, watch: Watch | None) -> Mark:
+        place = _Place.of(here)
         if how == "out":
-            entry = self._entry(here, watch)
-            return START if entry is None else self._caller(entry)
-        source = machine.source
-        assert source is not None
-        code_start = machine.details.code_start
-        wanted = self._line_heads(None if how == "in" else frame.function)
-        visits: list[tuple[int, tuple[str, int] | None, int, int]] = []
-        for hit in self._visits_back(here, wanted, how, watch):
-            detail = machine.details.of(machine.details.function_at(hit.pc))
-            index = detail.by_pc[hit.pc]
-            location = source.location(detail.steps[index].at - code_start)
-            line = None if location is None else (location.file, location.line)
-            if (visits and visits[-1][1] != line) or (visits and visits[-1][2] != hit.depth):
-                found = self._line_begins(visits, here.mark)
-                if found is not None:
-                    return found
-            visits.append((hit.clock, line, hit.depth, hit.pc))
-            if how != "in" and hit.depth == 0 and machine.twin.stretches.heads[machine.twin.stretches.at(hit.pc)] & HEAD_ENTRY:
-                begins = self._line_begins(visits, here.mark)
-                return begins if begins is not None else self._caller(hit)
-        begins = self._line_begins(visits, here.mark)
-        return START if begins is None else begins
+            return self._caller(place, False, activation, watch)
+        if not by_line:
+            return self._over_call(here, activation, watch) or self._next_instruction(here.mark, True)
+        return self._line_back(place, how, self._line(place.frame.function, place.frame.pc), None, activation, watch)
 
-    @staticmethod
-    def _line_begins(visits: list[tuple[int, tuple[str, int] | None, int, int]], mark: Mark) -> Mark | None:
-        """Where the earliest run of visits of one line begins, if that is before the mark and really a line."""
-        if not visits or visits[-1][1] is None:
-            return None
-        clock, line, depth, _ = visits[-1]
-        return Mark(clock) if clock < mark.clock or (clock == mark.clock and mark.step) else None
-
-    def _caller(self, entry: Hit) -> Mark:
-        """The call that entered a function; where a host called, the event."""
-        machine = self.machine
-        seq = machine.timeline.events_before(Mark(entry.clock))
-        if seq:
-            kind, _, _ = machine.job.header(seq - 1)
-            if kind in (Kind.EXPORT, Kind.CALLBACK) and machine.clocks[seq - 1] == entry.clock:
-                return machine.timeline.mark_of(seq - 1)
-        if seq < machine.clocks.known:
-            kind, status, _ = machine.job.header(seq)
-            if kind in (Kind.EXPORT, Kind.CALLBACK) and machine.timeline.mark_of(seq).clock == entry.clock - 1:
-                return machine.timeline.mark_of(seq)
-        return Mark(entry.clock - 1)
-
-    def _depth_at(self, moment: Moment, mark: Mark, watch: Watch | None) -> int:
-        """How much deeper calls are nested at a mark than where a moment is."""
-        self.ask(moment, {"heads": [], "depth": 1 << 30, "clock": mark.clock, "keep": "last", "most": 1}, watch)
-        return moment.depth
-
-    def _visits_back(self, here: Here, pcs: list[int], how: str, watch: Watch | None) -> Iterator[Hit]:
-        """Visits of these instructions before a mark, the last first; `depth` counts from the present frame.
-
-        Deeper ones only if `how` is "in"; the frames of other calls of this function are left out.
-        """
-        machine = self.machine
-        mark = here.mark
-        high = mark.clock + (mark.step > 0)
-        edges = [-1, *machine.checkpoints.between(0, high - 1)]
-        # Most steps back are short: a moment close by saves most of the interval.
-        near = [moment.clock for moment in machine.checkpoints.all() if 0 <= moment.clock < high]
-        edges = sorted({*edges, *near})
-        deeper = (1 << 30) if how == "in" else 0
-        top = high
-        heads = self.heads(pcs)
-        for edge in reversed(edges):
-            base = self._depth_at(self.from_clock(edge, watch), mark, watch)
-            limit = min(1 << 30, base + deeper)
-            while True:
-                message = {
-                    "heads": heads, "depth": limit, "low": edge, "high": top, "clock": top, "keep": "last", "most": _VISITS,
-                }  # fmt: skip
-                raw = self.ask(self.from_clock(edge, watch), message, watch)
-                for found in reversed([Hit.of(one) for one in raw]):
-                    depth = found.depth - base
-                    if how == "in" or depth == 0:
-                        yield Hit(found.clock, found.pc, found.kind, -1, 0, 0, b"", depth)
-                if len(raw) < _VISITS:
-                    break
-                top = raw[0][0]
-            top = edge
-            if top < 0:
-                return
-
-    def _entry(self, here: Here, watch: Watch | None) -> Hit | None:
-        """Where the present frame was entered."""
-        frame = here.frames[0]
-        first = self._first_pc(frame.function)
-        if first is None:
-            return None
-        high = here.mark.clock + (here.mark.step > 0)
-        if frame.pc == first and not here.mark.step:
-            return Hit(here.mark.clock, first, "head", -1, 0, 0, b"", 0)
-        for hit in self._visits_back(here, [first], "over", watch):
-            if hit.clock < high:
-                return hit
-        return None
-
-    def _first_pc(self, function: int) -> int | None:
-        steps = self.machine.details.of(function).steps
-        return steps[0].at - self.machine.details.code_start if steps else None
-
-    def _line_heads(self, function: int | None) -> list[int]:
-        """Instructions that tell which line the guest is in: the first of every line in every stretch."""
-        machine = self.machine
-        source = machine.source
-        assert source is not None
-        if function is not None:
-            functions = [function]
-        else:
-            entries = self._sourced_entries()
-            functions = sorted({machine.details.function_at(pc) for pc in entries})
-        found = []
-        for index in functions:
-            last: tuple[int, Any] | None = None
-            for position, step in enumerate(machine.details.of(index).steps):
-                at = step.at - machine.details.code_start
-                location = source.location(at)
-                key = (step.stretch, None if location is None else (location.file, location.line))
-                if position == 0 or (key != last and location is not None):
-                    found.append(at)
-                if location is not None or position == 0:
-                    last = key
-        return found
-
-    def _call_returned(self, here: Here, watch: Watch | None) -> Mark | None:
+    def _over_call(self, here: Here, activation: Activation, watch: Watch | None) -> Mark | None:
         """The call behind which the guest stands, if it stands right behind one."""
-        stretches = self.machine.twin.stretches
-        pc = here.frames[0].pc
-        index = stretches.at(pc)
-        head = stretches.pcs[index]
-        if pc != head or not stretches.heads[index] & HEAD_AFTER_CALL or index == 0 or here.mark.step:
+        clock = here.mark.clock
+        if clock <= activation.begin or self._look(clock - 1, watch).depth <= here.depth:
             return None
-        calls = self.machine.details.stretch_of(stretches.pcs[index - 1])
-        if not calls:
-            return None
-        call = calls[-1].at - self.machine.details.code_start
-        for hit in self._visits_back(here, [call], "over", watch):
-            return Mark(hit.clock)
+        place = _Place.of(here)
+        return self._last(place, self._calls_in(place.frame.function), activation, watch)
+
+    def _last(self, place: _Place, pcs: list[int], activation: Activation, watch: Watch | None) -> Mark | None:
+        """The last time one of these instructions was begun in the frame itself."""
+        for hit in self._visits(place, pcs, 0, activation, watch):
+            if hit.depth == 0:
+                return Mark(hit.clock)
         return None
+
+    def _line_back(
+        self, place: _Place, how: str, line: Line | None, begins: int | None, activation: Activation, watch: Watch | None
+    ) -> Mark:
+        """Where a run of instructions of one line begins: of the line the guest is in the middle of, or the one before.
+
+        `line` is that of the place; `begins` the earliest instruction known to be in the run that is looked for.
+        """
+        function = place.frame.function
+        lines = dict(self._changes_of_line(function))
+        first = self._heads_in(function, HEAD_ENTRY)
+        entries = self._sourced_entries if how == "in" else {}
+        returns = self._heads_in(function, HEAD_AFTER_CALL | HEAD_LANDING) if how == "in" else []
+        behind = place.clock
+        """The earliest instruction of this frame seen so far."""
+        if line == _PROLOGUE:
+            line = begins = None
+        if place.frame.pc in first:
+            return self._caller(place, True, activation, watch) if begins is None else Mark(begins)
+        for hit in self._visits(place, [*{*lines, *first, *returns, *entries}], int(how == "in"), activation, watch):
+            if hit.depth == 1 and hit.pc in entries:
+                if begins is not None:
+                    return Mark(begins)
+                inside = self._inside(place, behind, watch)
+                if inside is not None:
+                    return inside
+            if hit.depth != 0:
+                continue
+            found = lines.get(hit.pc)
+            if found is not None and found != _PROLOGUE:
+                if found != line and begins is not None:
+                    return Mark(begins)
+                line, begins = found, hit.clock
+            if hit.pc in first or found == _PROLOGUE:
+                break
+            behind = hit.clock
+        return self._caller(place, True, activation, watch) if begins is None else Mark(begins)
+
+    def _inside(self, place: _Place, behind: int, watch: Watch | None) -> Mark | None:
+        """Backward into what returned to a frame at clock `behind`: the beginning of its last line; None if it has no lines."""
+        seen = self._look(behind - 1, watch)
+        level = own = seen.depth - place.own_depth
+        while level > 0 and level <= len(seen.frames):
+            deeper = seen.frames[level - 1]
+            if not deeper.is_host and not self.sourced(deeper.function):
+                break
+            level -= 1
+        if level < own and level < len(seen.frames) and seen.frames[level].is_host:
+            level += 1
+        if level >= own:
+            return None
+        found = seen.at(level)
+        clock = behind - 1
+        if level:
+            # It waits for a function without lines: back over that.
+            activation = self.activations.at(clock)
+            call = activation and self._last(found.at(level, behind), [found.frame.pc], activation, watch)
+            clock = call.clock if call else clock
+        activation = self.activations.at(clock)
+        if activation is None:
+            return None
+        line = self._line(found.frame.function, found.frame.pc)
+        begins = None if line is None else clock
+        return self._line_back(found.at(level, clock), "in", line, begins, activation, watch)
+
+    def _caller(self, place: _Place, by_line: bool, activation: Activation, watch: Watch | None) -> Mark:
+        """The call that entered a frame; with `by_line`, that in the next frame that has lines. The event, if a host called."""
+        for above, frame in enumerate(place.outer, 1):
+            if not by_line or self.sourced(frame.function):
+                mark = self._last(place.at(place.level + above), [frame.pc], activation, watch)
+                if mark is not None:
+                    return mark
+        return self.machine.mark_of(activation.opening)
+
+    def _look(self, clock: int, watch: Watch | None) -> _Place:
+        """The frames at a clock."""
+        here = self.machine.look(Mark(clock), watch)
+        here.close()
+        return _Place.of(here)
+
+    def _visits(self, place: _Place, pcs: list[int], deeper: int, activation: Activation, watch: Watch | None) -> Iterator[Hit]:
+        """When these instructions were begun before a place, the last first; `depth` counts from its frame.
+
+        Calls nested deeper than `deeper` are left out. The search goes back window by window, each longer than the one before:
+        most steps are short.
+        """
+        heads = self.heads(pcs)
+        top, depth = place.seen, sum(not frame.is_host for frame in place.frames[: place.level])
+        """The end of the window, and how much deeper than the place calls are nested there."""
+        for low in _windows(activation.begin, place.seen):
+            if low < top:
+                moment = self.from_clock(low, watch)
+                depth -= self._deepens(moment, top, watch)
+            if low < place.clock:
+                high = min(place.clock, top)
+                while True:
+                    message = {
+                        "heads": heads, "depth": deeper - depth, "low": low, "high": high, "clock": high,
+                        "keep": "last", "most": _VISITS,
+                    }  # fmt: skip
+                    raw = self.ask(self.from_clock(low, watch), message, watch)
+                    for found in self._real(map(Hit.of, reversed(raw))):
+                        if found.depth + depth <= deeper:
+                            yield replace(found, depth=found.depth + depth)
+                    if len(raw) < _VISITS:
+                        break
+                    high = raw[0][0]
+            top = low
+
+    def _deepens(self, moment: Moment, clock: int, watch: Watch | None) -> int:
+        """How much deeper calls are nested at a clock than where a moment is."""
+        there = moment.position
+        if there["kind"] == "head" and clock < there["clock"] + there["count"]:
+            moment.close()
+            return 0
+        self.ask(moment, {"heads": [], "depth": 1 << 30, "clock": clock, "keep": "last", "most": 1}, watch)
+        return moment.depth
 
 
 class Scope:
@@ -731,6 +844,58 @@ class SourceValue:
                 if child.name.startswith("*"):
                     return SourceValue(child).member(name)
         raise LookupError(f"{self._value.name} has no {name}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A frame, and a clock up to which it is looked back at."""
+
+    frames: list[Frame]
+    """Of the guest and of hosts, innermost first, as they were seen."""
+    seen: int
+    """The clock at which they were."""
+    depth: int
+    """How many there were."""
+    level: int
+    """Which of them it is."""
+    clock: int
+
+    @classmethod
+    def of(cls, here: Here) -> _Place:
+        return cls(here.frames, here.mark.clock, here.depth, 0, here.mark.clock)
+
+    def at(self, level: int, clock: int | None = None) -> _Place:
+        return replace(self, level=level, clock=self.clock if clock is None else clock)
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[self.level]
+
+    @property
+    def own_depth(self) -> int:
+        """How many frames there are up to this one."""
+        return self.depth - self.level
+
+    @property
+    def outer(self) -> list[Frame]:
+        """The frames around it that belong to the same call from outside."""
+        return list(takewhile(lambda frame: not frame.is_host, self.frames[self.level + 1 :]))
+
+
+def _touches(hit: Hit, wanted: Watchpoint) -> bool:
+    """Large writes are told in pieces, not all of which need to be of what is watched."""
+    return wanted.global_ is not None or (
+        hit.address < wanted.address + wanted.length and wanted.address < hit.address + len(hit.data)
+    )
+
+
+def _windows(low: int, high: int) -> Iterator[int]:
+    """Where the stretches of an execution begin that are searched backward from `high` to `low`, each longer than the last."""
+    size = _WINDOW
+    while high > low:
+        high = max(low, high - size)
+        yield high
+        size *= 16
 
 
 def _endless(sizes: Sequence[int]) -> Iterator[int]:

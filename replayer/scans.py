@@ -9,10 +9,11 @@ A scan is described by a message, so that the machine can send it:
     low, high clocks between which a hit counts: low <= clock < high
     keep      "first", "last" or "all"; `most` is how many
     calls     the functions on the stack at `low`, outermost first: a tree of calls instead of hits
+    called    calls of certain functions, with their ends, instead of hits: see `replayer.callscan`
     trap      true: tell where the guest traps
 
-A hit is [clock, pc, kind, event, memory, address, bytes in hex, depth]; for a host's write pc is -1 and the event is given, otherwise
-the event is -1.
+A hit is [clock, pc, kind, event, memory, address, bytes in hex, depth]; for a host's write pc is -1 and the event is given,
+otherwise the event is -1. What the guest writes behind the head at which a scan comes to rest is not told: it has not got there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from replayer.calls import CallTree
+from replayer.callscan import CallList
 from replayer.support import DEPTH, FLAG_LOG, Control, Entry, entries
 from replayer.twin import BIAS, HEAD_AFTER_CALL, HEAD_CALLS, HEAD_ENTRY, HEAD_LANDING
 
@@ -46,11 +48,15 @@ class Scan:
         high = message.get("high")
         self._high = _FOREVER if high is None else high
         self._most = message.get("most", 1)
-        self._heads: dict[int, list[int]] = {head: pcs for head, pcs in message.get("heads", ())}
+        self._heads: dict[int, list[int]] = dict(message.get("heads", ()))
         self._memory = message.get("memory")
         self._global = message.get("global")
         self._depth = message.get("depth")
-        self._tree = CallTree(message["calls"], self._low, self._high) if message.get("calls") is not None else None
+        self._tree: CallTree | CallList | None = None
+        if message.get("calls") is not None:
+            self._tree = CallTree(message["calls"], self._low, self._high)
+        elif message.get("called") is not None:
+            self._tree = CallList(message["called"], self._low, self._high)
         self._hits: deque[list[Any]] = deque(maxlen=self._most if message.get("keep") == "last" else None)
         self._ordinals: dict[int, int] = {}
         self.overflowed = False

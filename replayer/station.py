@@ -3,8 +3,8 @@
 `python -m replayer.station` is started by the machine (`replayer.worker`) with an inherited socket, files and a job; it links the
 twin and rests before the first instruction. From then on every process is the same thing, a guest at rest: it can **fork** (the
 child rests at the same moment, and talks over a socket of its own), **go** on to another moment, **scan** what the guest does on
-the way, run the **pass** to the end leaving forked checkpoints behind, or become a **view**: unwind the guest's frames, run the few
-instructions that are missing, and answer questions about memory, globals and frames until it is let go.
+the way, run the **pass** to the end leaving forked checkpoints behind, or become a **view**: unwind the guest's frames, run the
+few instructions that are missing, and answer questions about memory, globals and frames until it is let go.
 
 One thread, asserted before every fork. No Arrow, no DuckDB, no asyncio, no native WASI. A station ends when its socket does.
 """
@@ -38,7 +38,7 @@ from replayer.twincache import read_twin
 from replayer.twinreplay import FOREVER, TwinReplay
 from replayer.verdict import Verdict
 from replayer.wire import Closed, Message
-from traces._errors import RepriseError
+from traces._errors import RepriseError, TraceError
 from traces.layout import Kind
 from traces.manifest import Manifest
 from traces.states import StateRow
@@ -76,6 +76,8 @@ class Station:
         self._scan: Scan | None = None
         self._view: Message | None = None
         self._progress = 0.0
+        self._ready = False
+        """Whether the guest was linked, and the machine was told."""
         self.replay: TwinReplay
         self.details: Details
 
@@ -99,11 +101,17 @@ class Station:
         except Abandoned:
             self._look()
             return
+        except TraceError as error:
+            if not self._ready:
+                raise
+            # A trace that makes no sense from here on: as with a divergence, one can look at everything up to here.
+            verdict = Verdict("unusable", reason=str(error))
         self.replay.flush_marks()
         self.finished = verdict
         self._rest("end", self.replay.begun)
 
     def at_start(self) -> None:
+        self._ready = True
         self._rest("start", 0)
 
     # -- resting
@@ -194,13 +202,13 @@ class Station:
         clock, event = message.get("clock"), message.get("event")
         self.traps.update({int(k): v for k, v in message.get("traps", {}).items()})
         there = self.position
-        here = there["kind"] == "head" and clock is not None and clock < there["clock"] + there["count"] and do == "go"
+        here = there["kind"] == "head" and clock is not None and do == "go" and self._holds(there["clock"], there["count"], clock)
         if self.finished is not None or here:
             result = Scan(message, self.replay, self.details).result() if do == "scan" else None
             self._reply({"at": there} if result is None else {"at": there, "scan": result})
             return False
         if do == "pass":
-            self._pass = _Pass(message["interval"], message["most"], time.monotonic(), there.get("seconds", 0.0))
+            self._pass = _Pass(message["interval"], message["most"], there.get("seconds", 0.0))
             self.marks_handle = self.job["marks"]
         else:
             self._awaited = True
@@ -240,13 +248,21 @@ class Station:
         if not listening:
             self.replay.control.watch_nothing()
 
+    def _holds(self, clock: int, count: int, goal: int) -> bool:
+        """Whether a goal is in, or before, the stretch of so many instructions at whose head the guest is. A stretch in which the
+        guest traps ends there: what has the clocks behind it comes in the next call."""
+        trap = self.traps.get(self.replay.cursor.seq())
+        if trap is not None and clock < trap <= clock + count:
+            return goal < trap
+        return goal < clock + count
+
     # -- what the replay calls (Owner)
 
     def at_head(self, clock: int, pc: int) -> None:
         count = self.replay.twin.stretches.counts[self.replay.twin.stretches.at(pc)]
         if self._view is not None:
             return
-        if clock + count > self._goal:
+        if self._holds(clock, count, self._goal):
             self._rest("head", clock, pc=pc, count=count)
             return
         self._tick(clock, pc, count)
@@ -273,8 +289,9 @@ class Station:
         self._ticked = time.monotonic()
 
     def _checkpoint(self, passing: _Pass, now: float, clock: int, pc: int, count: int) -> None:
-        if now - passing.last >= passing.interval:
-            passing.ran += now - passing.last
+        computed = time.process_time()
+        if computed - passing.last >= passing.interval:
+            passing.ran += computed - passing.last
             seconds = round(passing.ran, 4)
             position = {"kind": "head", "clock": clock, "events": self.replay.cursor.seq(), "pc": pc, "count": count}
             position["seconds"] = seconds
@@ -294,7 +311,7 @@ class Station:
             if thin:
                 passing.made //= 2
                 passing.interval *= 2
-            passing.last = time.monotonic()
+            passing.last = time.process_time()
         elif now - passing.told > 0.1:
             passing.told = now
             self._reply({"progress": clock, "events": self.replay.cursor.seq()})
@@ -417,15 +434,18 @@ class Station:
 
 
 class _Pass:
-    """The one run from start to end that leaves checkpoints behind."""
+    """The one run from start to end that leaves checkpoints behind.
 
-    def __init__(self, interval: float, most: int, now: float, ran: float) -> None:
+    They stand apart by what the guest computes between them, not by the clock on the wall: a busy machine places them no closer.
+    """
+
+    def __init__(self, interval: float, most: int, ran: float) -> None:
         self.interval = interval
         self.most = most
         self.ran = ran
-        """Seconds the guest has run, forking left out."""
-        self.last = now
-        self.told = now
+        """Seconds the guest has computed, forking left out."""
+        self.last = time.process_time()
+        self.told = time.monotonic()
         self.made = 0
         self.spent = 0.0
 
@@ -493,7 +513,16 @@ def main(argv: list[str]) -> int:
         if soft != resource.RLIM_INFINITY and soft < wanted:
             room = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_STACK, (room, hard))
-        Station(sock, job).run()
+        station = Station(sock, job)
+        try:
+            station.run()
+        except Closed:
+            raise
+        except Exception as error:
+            # By now this may be a forked process, with a socket of its own.
+            what = str(error) if isinstance(error, RepriseError) else f"{type(error).__name__}: {error}"
+            wire.send(station.sock, {"fatal": what})
+            return 1
     except Closed:
         return 0
     except RepriseError as error:

@@ -151,7 +151,8 @@ def imports_of(module: Module, twin: Twin) -> list[str]:
 
 def _constants(layout: Layout) -> dict[str, int]:
     return {
-        "UNWINDING": UNWINDING, "LISTENS": -(BIAS >> 1), "BIAS": BIAS, "FLAGS": layout.flags, "LOG_LIMIT": layout.log + LOG_SIZE - _PIECE - 128,
+        "UNWINDING": UNWINDING, "LISTENS": -(BIAS >> 1), "BIAS": BIAS, "FLAGS": layout.flags,
+        "LOG_LIMIT": layout.log + LOG_SIZE - _PIECE - 128,
         "CALLS": HEAD_CALLS, "AFTER_CALL": HEAD_AFTER_CALL, "FLAG_LOG": FLAG_LOG, "REASON_TARGET": REASON_TARGET,
         "REASON_HIT": REASON_HIT, "REASON_FULL": REASON_FULL, "TARGET": TARGET, "LOG_HEAD": LOG_HEAD, "LISTENING": LISTENING,
         "WATCH_LOW": WATCH_LOW, "WATCH_HIGH": WATCH_HIGH, "WATCH_MEMORY": WATCH_MEMORY, "WATCH_GLOBAL": WATCH_GLOBAL,

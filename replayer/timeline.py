@@ -1,7 +1,7 @@
 """Which event happened at which mark: read off the clocks the pass wrote down.
 
-For a record, `served` is how many instructions had begun when the replay was done with it. A call of the guest that is told in one
-record (nothing happened inside) is done with when it returns, and began where the record before it ended.
+For a record, `served` is how many instructions had begun when the replay was done with it. A call of the guest that is told in
+one record (nothing happened inside) is done with when it returns, and began where the record before it ended.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Timeline:
 
     def mark_after(self, seq: int, total: int) -> Mark:
         """The mark behind a record: what comes next there, instruction or record."""
-        if seq + 1 >= self._rows:
+        if seq + 1 >= self.clocks.known:
             return Mark(total)
         following = self._began(seq + 1)
         if following == self.clocks[seq] and self._job.header(seq + 1)[0] is not Kind.CALL:
@@ -80,9 +80,9 @@ class Timeline:
     def event_at(self, mark: Mark) -> int:
         """The record that `N.k`, k > 0, stands before."""
         began = mark.clock + 1
-        first = bisect.bisect_left(self.clocks, began)
+        first = bisect.bisect_left(self.clocks, began, 0, self.clocks.known)
         seq = first + mark.step - 1
-        if seq >= len(self.clocks) or self._began(seq) != began:
+        if seq >= self.clocks.known or self._began(seq) != began:
             raise UsageError(f"mark {mark}: nothing of the host's happened there; the nearest instruction is {mark.clock}")
         return seq
 
@@ -92,4 +92,4 @@ class Timeline:
             return 0
         if mark.step:
             return self.event_at(mark)
-        return bisect.bisect_left(self.clocks, mark.clock + 1)
+        return bisect.bisect_left(self.clocks, mark.clock + 1, 0, self.clocks.known)

@@ -115,7 +115,8 @@ class TwinReplay(Replay):
         instance = self.machine.instantiate(self.engine.compile(bytes(wasmtime.wat2wasm(text))), imports)
         self._marks = self.engine.memories.made[-1]
         exports = instance.exports(self.machine.store)
-        self._witness = [exports["served"], exports["wrote"]]
+        functions = exports["served"], exports["wrote"]
+        self._witness = [function for function in functions if isinstance(function, wasmtime.Func)]
         self.control.target = FOREVER
         self._set_left(FOREVER)
         self.owner.at_start()

@@ -1,4 +1,4 @@
-"""How the machine and its processes talk: a header of JSON and a blob, over a Unix socket, now and then with an open socket along.
+"""How the machine and its processes talk: a header of JSON and a blob, over a Unix socket, now and then with an open socket.
 
 Both ends are this program; a process that forks hands the socket of its child to the machine in the same way.
 """

@@ -73,10 +73,18 @@ class Moment:
         self.pid = pid
         self.position = position
         self._lock = threading.Lock()
+        self._let_go = False
         self.depth = 0
         """Calls entered less calls left during the last scan."""
         self.on_trap: Callable[[int], int | None] = lambda _: None
         """Asked how many instructions had begun when the guest trapped, after so many records."""
+        self.known_traps: Callable[[], dict[str, int]] = dict
+        """The answers that are known already."""
+
+    @classmethod
+    def adopt(cls, handle: int, pid: int, position: Message) -> Moment:
+        """The process whose socket another one handed over."""
+        return cls(socket.socket(fileno=handle), pid, position)
 
     @property
     def clock(self) -> int:
@@ -117,13 +125,13 @@ class Moment:
         answer, _, handle = self.ask({"do": "fork"})
         if handle is None:
             raise WorkerDied("a process of the time machine could not fork")
-        child = Moment(socket.socket(fileno=handle), answer["forked"], answer["at"])
-        child.on_trap = self.on_trap
+        child = Moment.adopt(handle, answer["forked"], answer["at"])
+        child.on_trap, child.known_traps = self.on_trap, self.known_traps
         return child
 
     def go(self, clock: int | None = None, event: int | None = None, watch: Watch | None = None) -> Message:
         """Runs on to a clock, an event, or the end; returns the new position."""
-        answer, _, _ = self.ask({"do": "go", "clock": clock, "event": event}, watch)
+        answer, _, _ = self.ask({"do": "go", "clock": clock, "event": event, "traps": self.known_traps()}, watch)
         self.position = answer["at"]
         return self.position
 
@@ -164,14 +172,15 @@ class Moment:
 
     def close(self) -> None:
         """Lets the process go."""
+        self._let_go = True
         self._sock.close()
 
     def kill(self) -> None:
         """Ends the process whatever it is doing."""
-        with contextlib.suppress(OSError):
-            # The socket goes too: should the number have been given to another process, nothing was asked of it but this.
-            os.kill(self.pid, 9)
-        self._sock.close()
+        if not self._let_go:  # one that was let go may have ended, and its number may be another process' by now
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, 9)
+        self.close()
 
     def receive(self) -> tuple[Message, bytes, int | None]:
         """What a process says on its own account, during the pass."""
@@ -182,7 +191,7 @@ class Moment:
 
 
 class Job:
-    """What worker processes are given: the twin, its machine code, the journal image, and where marks go. Files without a name."""
+    """What worker processes are given: the twin, its machine code, the journal image, and where marks go. Nameless files."""
 
     def __init__(self, trace: Trace) -> None:
         recorded = Recorded.of(trace)

@@ -10,6 +10,8 @@ import base64
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,22 @@ def test_without_debug_information_there_are_names_and_offsets(cli: Cli) -> None
     assert found.returncode == 0, found.stderr
     assert "add +0x" in found.stdout
     one_line(cli("find", "r.trace", "--break", "line=a.c:1"), 64, "no debug information")
+
+
+def test_without_what_reads_debug_information_it_says_what_to_install(cli: Cli, incident: str) -> None:
+    program = "import sys; sys.modules['elftools'] = None; import reprise; sys.exit(reprise.main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "at", incident, "e29"],
+        cwd=cli.cwd,
+        env=cli.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "#0  pay +0x" in done.stdout
+    assert "pip install 'reprise-wasm[inspect]'" in done.stderr
 
 
 def test_a_recording_without_an_end_can_be_looked_at_up_to_there(cli: Cli) -> None:

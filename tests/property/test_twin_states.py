@@ -1,8 +1,8 @@
 """Any program, stopped before any instruction, shows the state an interpreter has there; and tells everything it wrote.
 
-Hypothesis makes up programs as folded text: expressions of every numeric type with blocks, loops, exceptions and calls inside them,
-so that operands stand under whatever can happen. They are recorded, and their guests are looked at in worker processes, through a
-coarse twin, a fine one, and one that mirrors every local.
+Hypothesis makes up programs as folded text: expressions of every numeric type with blocks, loops, exceptions and calls inside
+them, so that operands stand under whatever can happen. They are recorded, and their guests are looked at in worker processes,
+through a coarse twin, a fine one, and one that mirrors every local.
 """
 
 from __future__ import annotations
@@ -132,11 +132,14 @@ class Maker:
             counter, name = f"$c{self.number(0, COUNTERS - 1)}", f"$l{self.made}"
             self.made += 1
             given = expression(kind, deep)
-            body = f"{self.statements(deep)} (br_if {name} (i32.gt_s (local.tee {counter} (i32.sub (local.get {counter}) (i32.const 1))) (i32.const 0)))"
-            return f"{given} (local.set {counter} (i32.const {self.number(0, 3)})) (loop {name} (param {kind}) (result {kind}) {body})"
+            less = f"(local.tee {counter} (i32.sub (local.get {counter}) (i32.const 1)))"
+            body = f"{self.statements(deep)} (br_if {name} (i32.gt_s {less} (i32.const 0)))"
+            first = f"{given} (local.set {counter} (i32.const {self.number(0, 3)}))"
+            return f"{first} (loop {name} (param {kind}) (result {kind}) {body})"
         if what == "if":
             condition, name = expression("i32", deep), self.label(kind)
-            text = f"(if {name} (result {kind}) {condition} (then {expression(kind, deep)}) (else {self.statements(deep)} {expression(kind, deep)}))"
+            then, otherwise = expression(kind, deep), f"{self.statements(deep)} {expression(kind, deep)}"
+            text = f"(if {name} (result {kind}) {condition} (then {then}) (else {otherwise}))"
             self.labels.pop()
             return text
         if what == "try":
@@ -156,7 +159,8 @@ class Maker:
         if what == "call":
             return self.call(kind, deep)
         if what == "return" and SIGNATURES[self.function][1] == kind:
-            return f"(if (result {kind}) {expression('i32', deep)} (then (return {expression(kind, deep)})) (else {expression(kind, deep)}))"
+            then, otherwise = f"(return {expression(kind, deep)})", expression(kind, deep)
+            return f"(if (result {kind}) {expression('i32', deep)} (then {then}) (else {otherwise}))"
         return f"{self.statements(deep)} {expression(kind, deep)}"
 
     def trying(self, kind: str, deep: int) -> str:
@@ -168,7 +172,7 @@ class Maker:
         tag = " $e" if clause in ("catch", "catch_ref") else ""
         after = "(drop)" * len(results.split())
         if clause == "catch_all_ref" and self.number(0, 1):
-            after = f"(local.set $x) (if (i32.eqz (local.get $i320)) (then (throw_ref (local.get $x))))"
+            after = "(local.set $x) (if (i32.eqz (local.get $i320)) (then (throw_ref (local.get $x))))"
         handler = f"$h{self.made}"
         self.made += 1
         body = f"(br {name} (try_table (result {kind}) ({clause}{tag} {handler}) {inside}))"
@@ -241,8 +245,8 @@ class Maker:
         if what == "br" and target:
             return f"(if {expression('i32', deep - 1)} (then (br {target}) (drop (i32.const 3))))"
         if what == "br_table" and target:
-            other = self.target("")
-            return f"(block $out{self.made} (br_table {target} $out{self.made} {other} $out{self.made} {expression('i32', deep - 1)}) (nop))"
+            out, other = f"$out{self.made}", self.target("")
+            return f"(block {out} (br_table {target} {out} {other} {out} {expression('i32', deep - 1)}) (nop))"
         if what == "throw":
             return f"(if {expression('i32', deep - 1)} (then {self.pick('(throw $e (i32.const 6))', '(throw $f)')}))"
         if what == "tail":
@@ -272,7 +276,8 @@ def programs(draw: st.DrawFn) -> str:
             f"(func $f{index} (type $t{index}) {' '.join(named)} {result} {others} {counters} (local $x exnref) {body})"
         )
     types = " ".join(f"(type $t{i} (func (param {p}) (result {r})))" for i, (p, r) in enumerate(SIGNATURES))
-    return f"""(module {types} (tag $e (param i32)) (tag $f) (memory $a (export "memory") 1) (memory $w i64 1 3) (data $d "some bytes of data")
+    return f"""(module {types} (tag $e (param i32)) (tag $f) (memory $a (export "memory") 1) (memory $w i64 1 3)
+      (data $d "some bytes of data")
       (global $i32g (mut i32) (i32.const 1)) (global $i64g (mut i64) (i64.const 2)) (global $f32g (mut f32) (f32.const 3))
       (global $f64g (mut f64) (f64.const 4)) (table funcref (elem {" ".join(f"$f{i}" for i in range(FUNCTIONS))}))
       {" ".join(functions)}

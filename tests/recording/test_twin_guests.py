@@ -1,4 +1,4 @@
-"""Every committed module has a twin that validates and ends as the original does; and whatever ended a run ends its twin alike."""
+"""Every committed module has a twin that validates; and whatever ended a run ends its twin alike."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_module_has_a_twin(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     coarse = build_twin(wasm)
     checked(wasm, coarse)
     assert not coarse.mirrored or path.stat().st_size > 10_000
-    if len(wasm) < 100_000:
+    if len(wasm) < 40_000:
         fine = build_twin(wasm, fine=True)
         checked(wasm, fine)
         assert fine.instructions == coarse.instructions
@@ -70,8 +70,10 @@ def test_golden_traces_end_alike(trace: Path) -> None:
     "name", ["deep_recursion", "deep_recursion_clock", "allocator_run", "reactor", "word_count", "clock_random_file"]
 )
 def test_runs_end_alike(name: str, tmp_path: Path) -> None:
-    """Stack overflows, exits and ordinary ends. Of an overflow nobody wrote down how deep it was, and a twin's frames are larger: it
-    says so, and nothing else differs."""
+    """Stack overflows, exits and ordinary ends.
+
+    Of an overflow nobody wrote down how deep it was, and a twin's frames are larger: it says so, and nothing else differs.
+    """
     wasm = guest(name)
     module = parse_module(wasm)
     wanted: list[Call] = [
@@ -97,7 +99,8 @@ def test_a_run_stopped_by_its_fuel(tmp_path: Path) -> None:
         end = found.end
         assert end["verdict"]["verdict"] == "identical"
         with found.at(end["clock"]) as moment:
-            assert moment.position["kind"] == "end"
+            # In front of the instruction that was never begun.
+            assert (moment.position["kind"], moment.clock) == ("head", end["clock"])
 
 
 def test_a_function_that_never_returns_null(tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_a_function_that_never_returns_null(tmp_path: Path) -> None:
         (func $k (type $t) (i32.const 12)) (func $make (param i32) (result (ref $t)) (nop) (ref.func $k))
         (func (export "run") (result i32) (call_ref $t (call $make (i32.const 4)))))""")
     with bench(wasm, [("run", [])], tmp_path) as found, found.at(2) as moment:
-        assert [frame[:3] for frame in moment.view().frames][0][2] == [4]
+        assert moment.view().frames[0][2] == [4]
 
 
 def test_what_cannot_be_stepped_through_is_refused_by_name() -> None:

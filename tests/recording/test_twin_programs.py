@@ -1,8 +1,8 @@
 """Programs written by hand, one for each thing the rewriter has to get right: the twin agrees with whoever else can run them.
 
-Each is recorded, and its guest is looked at before **every** instruction, in the coarse twin, in the fine one and in one that mirrors
-all locals, and compared with the interpreter of `tests.twin_kit` (which knows none of them), or, where that cannot run the program
-(SIMD), with one another.
+Each is recorded, and its guest is looked at before **every** instruction (of longer runs: some), in the coarse twin, in the fine
+one and in one that mirrors all locals, and compared with the interpreter of `tests.twin_kit` (which knows none of them), or,
+where that cannot run the program (SIMD), with one another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ EXN = "(tag $e (param i32)) (tag $f)"
 MEMORY = '(memory (export "memory") 1)'
 
 LANES = "\n".join(
-    f"(v128.store{w}_lane offset={o} {n} (i32.const {o}) (local.get $v)) (local.set $v (v128.load{w}_lane {n} (i32.const {o + 1}) (local.get $v)))"
+    f"(v128.store{w}_lane offset={o} {n} (i32.const {o}) (local.get $v))"
+    f" (local.set $v (v128.load{w}_lane {n} (i32.const {o + 1}) (local.get $v)))"
     for w, n, o in ((8, 15, 1), (16, 7, 20), (32, 3, 40), (64, 1, 60))
 )
 LOADS = "\n".join(
@@ -39,7 +40,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
         """(func (export "run") (param i32) (result i32) (local i64 f32 f64)
              (i32.add (i32.const 7) (block $b (result i32)
                (local.set 1 (i64.extend_i32_u (local.get 0)))
-               (i32.add (i32.const 3) (block (result i32) (br_if $b (i32.const 9) (i32.eqz (local.get 0))) (drop) (i32.const 4)))))
+               (i32.add (i32.const 3) (block (result i32) (br_if $b (i32.const 9) (i32.eqz (local.get 0))) (drop)
+                 (i32.const 4)))))
              (local.set 2 (f32.const 1.5)) (local.set 3 (f64.promote_f32 (local.get 2))))""",
         [("run", [0]), ("run", [5])],
     ),
@@ -50,8 +52,9 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
              (i64.const 77) (local.get 0) (i64.const 5)
              (block (type $t) (if (type $t) (i32.const 1) (then (call $swap)) (else (drop) (drop) (i64.const 0) (i32.const 0))))
              (loop (param i64 i32) (result i32) (drop) (i32.wrap_i64))
-             (loop $l (param i32) (result i32) (i32.const 1) (i32.add) (br_if $l (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 4))))
-             (i32.add) (i32.wrap_i64 (i64.const 1)) (i32.add)) """.replace("(i32.add) (i32.wrap_i64 (i64.const 1)) (i32.add))", "(drop) (i32.wrap_i64))"),
+             (loop $l (param i32) (result i32) (i32.const 1) (i32.add) (br_if $l (i32.lt_u (local.tee 0 (i32.add (local.get 0)
+               (i32.const 1))) (i32.const 4))))
+             (drop) (i32.wrap_i64))""",
         [("run", [1])],
     ),
     "catches": (
@@ -77,7 +80,29 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
                  (try_table (catch_ref $e $g) (throw_ref (local.get $x))) (unreachable))
                (drop))
              (func (export "uncaught") (call $b (i32.const 4)))""",
-        [("own", [3]), ("all", [0]), ("all", [7]), ("loops", [2]), ("refs", [6]), ("uncaught", [])],
+        [("own", [3]), ("all", [0]), ("all", [7]), ("loops", [2]), ("refs", [6]), ("uncaught", []), ("all", [0])],
+    ),
+    "branches_to_landings": (
+        EXN
+        + """(func $f (param i32) (result i32)
+               (block $h (block $k
+                 (try_table (catch_all $h) (br_if $h (local.get 0)) (if (i32.const 1) (then (br_table $h $k $h
+                    (i32.const 1)))) (throw $f)))
+                 (nop))
+               (loop $l (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+                 (if (i32.lt_u (local.get 0) (i32.const 4)) (then (nop) (br $l)))
+                 (block (br_if $l (i32.eq (local.get 0) (i32.const 4))) (nop))
+                 (try_table (catch_all $l) (if (i32.lt_u (local.get 0) (i32.const 7)) (then (throw $f)))))
+               (block $n (try_table (catch_all $n) (drop (br_on_null $n (ref.null func)))) (nop))
+               (block $m (result (ref func)) (block $mm (try_table (catch_all $mm)
+                 (br_on_non_null $m (ref.func $f)) (nop))) (ref.func $f)) (drop)
+               (if $i (local.get 0) (then (nop) (try_table (catch_all $i) (throw $f))))
+               (if $j (i32.eqz (local.get 0)) (then (try_table (catch_all $j) (nop))) (else (nop) (br $j)))
+               (block $own (br_if 1 (i32.const 5) (i32.eq (local.get 0) (i32.const 8))) (drop)
+                 (br 1 (try_table (result i32) (catch $e 1) (i32.const 6)))) (i32.const 9))
+             (elem declare func $f)
+             (func (export "run") (param i32) (result i32) (i32.add (call $f (local.get 0)) (i32.const 1)))""",
+        [("run", [0]), ("run", [1]), ("run", [7])],
     ),
     "tail_calls": (
         """(type $t (func (param i32 i32) (result i32))) (table funcref (elem $even $odd)) (elem declare func $odd)
@@ -87,7 +112,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
              (return_call_indirect (type $t) (i32.sub (local.get 0) (i32.const 1)) (local.get 1) (i32.const 0)))
            (func $third (type $t) (return_call_ref $t (local.get 0) (local.get 1) (ref.func $odd)))
            (func (export "run") (param i32) (result i32)
-             (i32.add (call $even (local.get 0) (i32.const 3)) (i32.add (i32.const 50) (call $third (local.get 0) (i32.const 4)))))""",
+             (i32.add (call $even (local.get 0) (i32.const 3)) (i32.add (i32.const 50) (call $third (local.get 0)
+               (i32.const 4)))))""",
         [("run", [4])],
     ),
     "references": (
@@ -96,7 +122,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
            (elem $e func $inc $dec) (elem declare func $inc $dec) (global $g (mut funcref) (ref.null func))
            (func $inc (type $t) (i32.add (local.get 0) (i32.const 1)))
            (func $dec (type $t) (i32.sub (local.get 0) (i32.const 1)))
-           (func (export "run") (param i32) (result i32) (local $f funcref) (local $y externref) (local $r (ref $t)) (local $n (ref null $t))
+           (func (export "run") (param i32) (result i32) (local $f funcref) (local $y externref) (local $r (ref $t)) (local $n
+             (ref null $t))
              (table.init $t1 $e (i32.const 0) (i32.const 0) (i32.const 2)) (elem.drop $e)
              (local.set $f (table.get $t1 (i32.const 1)))
              (global.set $g (local.get $f)) (table.set $t1 (i32.const 3) (global.get $g))
@@ -140,7 +167,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
              (memory.copy $w $a (i64.const 500) (i32.const 30) (i32.const 16))
              (memory.copy $a $w (i32.const 700) (i64.const 500) (i32.const 16))
              (memory.copy $w $w (i64.const 502) (i64.const 500) (i64.const 16))
-             (memory.fill $w (i64.const 800) (i32.const 170) (i64.const 20)) (memory.fill $b (i32.const 9) (i32.const 3) (i32.const 0))
+             (memory.fill $w (i64.const 800) (i32.const 170) (i64.const 20)) (memory.fill $b (i32.const 9) (i32.const 3)
+               (i32.const 0))
              (drop (memory.grow $w (i64.const 1))) (drop (memory.grow $b (i32.const 5))) (drop (memory.grow $a (i32.const 1)))
              (i32.store $a (i32.const 65540) (i32.const 42))
              (global.set $g (i64.add (global.get $g) (i64.load $w (i64.const 109)))) (global.set $h (f32.sqrt (global.get $h)))
@@ -154,7 +182,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
            (i64.store (i32.const 0) (i64.const 0x0102030405060708)) (i64.store (i32.const 8) (i64.const -3))
            (local.set $v (i32x4.splat (local.get 0))) (v128.store offset=4 (i32.const 100) (local.get $v))
            {LOADS} {LANES}
-           (local.set $v (v128.bitselect (local.get $v) (v128.const i64x2 1 2) (i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 30 31 (local.get $v) (local.get $v))))
+           (local.set $v (v128.bitselect (local.get $v) (v128.const i64x2 1 2)
+             (i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 30 31 (local.get $v) (local.get $v))))
            (local.get $v)
            (block (result v128) (local.set $v (f32x4.relaxed_madd (local.get $v) (local.get $v) (local.get $v))) (local.get $v))
            (i32.add (i32x4.extract_lane 1) (i32.const 5)) (local.set 0)
@@ -177,14 +206,16 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
              (block $b (result i32) (br_if 0 (i32.const 1) (local.get 0)) (return (i32.const 2)) (i32.add) (br_table 0 0))
              (if (result i32) (then (return (i32.const 4)) (block (br 0))) (else (br 0 (i32.const 8)) (drop)))
              (block (loop (br 1) (block)) (nop) (loop (return (i32.const 5))) (nop)))
-           (func (export "run") (param i32) (result i32) (call $f (local.get 0)) (return) (unreachable) (drop) (call $f (i32.const 1)))
+           (func (export "run") (param i32) (result i32) (call $f (local.get 0)) (return) (unreachable) (drop) (call $f
+             (i32.const 1)))
            (func (export "dies") (call 0 (i32.const 0)) (unreachable) (block (unreachable)))""",
         [("run", [0]), ("run", [1]), ("dies", [])],
     ),
     "empty_and_short": (
         """(func $empty) (func $only (call $empty)) (func $two (call $only) (block (call $only)))
            (func $value (result i32) (call $const)) (func $const (result i32) (i32.const 4))
-           (func (export "empty")) (func (export "run") (result i32) (call $empty) (call $two) (block (block (block (call $only)))) (call $value))""",
+           (func (export "empty")) (func (export "run") (result i32) (call $empty) (call $two) (block (block (block
+             (call $only)))) (call $value))""",
         [("empty", []), ("run", []), ("empty", [])],
     ),
     "branches": (
@@ -195,7 +226,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
                (local.set 1 (i32.const 2)))
                (local.set 1 (i32.add (local.get 1) (i32.const 16))))
              (block (block (block (br_if 2 (local.get 0)))))
-             (loop $l (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (block (br_if $l (i32.gt_s (local.get 0) (i32.const 0)))))
+             (loop $l (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (block (br_if $l (i32.gt_s (local.get 0)
+               (i32.const 0)))))
              (if (local.get 1) (then (local.set 0 (i32.const 3))))
              (if (local.get 0) (then) (else))
              (select (local.get 0) (local.get 1) (i32.const 0)))""",
@@ -204,12 +236,22 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
     "operands_under_calls": (
         """(func $id (param i64) (result i64) (i64.add (i64.const 1) (block (result i64) (local.get 0))))
            (func $rec (param i32) (result i64) (i64.const 5) (local.get 0)
-             (if (param i64) (result i64) (then (i64.extend_i32_u (local.get 0)) (call $rec (i32.sub (local.get 0) (i32.const 1))) (i64.add) (i64.mul)))
+             (if (param i64) (result i64) (then (i64.extend_i32_u (local.get 0)) (call $rec (i32.sub (local.get 0)
+               (i32.const 1))) (i64.add) (i64.mul)))
              (f64.const 2.5) (call $id (i64.const 8)) (drop) (drop))
-           (func (export "run") (result i64) (i32.const 1) (f32.const 2) (call $rec (i32.const 2)) (local.set 0) (drop) (drop) (local.get 0))""".replace(
+           (func (export "run") (result i64) (i32.const 1) (f32.const 2) (call $rec (i32.const 2)) (local.set 0) (drop) (drop)
+             (local.get 0))""".replace(
             '(export "run") (result i64)', '(export "run") (result i64) (local i64)'
         ),
         [("run", [])],
+    ),
+    "operands_under_ifs": (
+        """(func $g (param i32) (result i32) (i64.const 3) (if (local.get 0) (then (nop))) (drop) (local.get 0))
+           (func (export "run") (param i32) (result i32)
+             (i32.const 11) (f64.const 2.5)
+             (if (result i32) (local.get 0) (then (nop) (call $g (i32.const 1))) (else (i32.const 2) (call $g) (nop)))
+             (br_if 0 (i32.eq (local.get 0) (i32.const 7))) (local.set 0) (drop) (i32.add (local.get 0)))""",
+        [("run", [0]), ("run", [1]), ("run", [7])],
     ),
     "many_locals": (
         f"""(func (export "run") (param i64) (result i64) (local {"i64 " * MANY})
@@ -226,7 +268,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
              (if (i64.eqz (local.get $n)) (then (throw $e (i32.const 5))))
              (i64.add (call $big (i64.sub (local.get $n) (i64.const 1)))))
            (func $catcher (param $n i64) (result i32)
-             (drop (block $c (result i32) (try_table (catch $e $c) (drop (call $big (local.get $n)))) (i32.const 3))) (i32.const 4))
+             (drop (block $c (result i32) (try_table (catch $e $c) (drop (call $big (local.get $n)))) (i32.const 3)))
+               (i32.const 4))
            (func (export "run") (param i64) (result i32)
              (i32.add (call $catcher (local.get 0)) (call $catcher (i64.const 0))))""",
         [("run", [1])],
@@ -241,7 +284,8 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
         MEMORY
         + """(global $g (mut i32) (i32.const 0))
              (func (export "run") (param i32) (result i32) (global.set $g (i32.add (global.get $g) (i32.const 1)))
-               (i32.store (local.get 0) (i32.const 77)) (i32.const 9) (i32.div_u (i32.const 8) (i32.sub (local.get 0) (i32.const 4))) (i32.add))""",
+               (i32.store (local.get 0) (i32.const 77)) (i32.const 9) (i32.div_u (i32.const 8) (i32.sub (local.get 0)
+                 (i32.const 4))) (i32.add))""",
         [("run", [8]), ("run", [4])],
     ),
     "numbers": (
@@ -249,15 +293,17 @@ PROGRAMS: dict[str, tuple[str, list[Call]]] = {
             (local.set 0 (i32.rotl (i32.popcnt (local.get 0)) (i32.clz (local.get 0))))
             (local.set 1 (i64.shr_s (i64.extend8_s (local.get 1)) (i64.ctz (local.get 1))))
             (local.set 2 (f32.div (f32.nearest (local.get 2)) (f32.convert_i64_u (local.get 1))))
-            (local.set 3 (f64.max (f64.min (local.get 3) (f64.promote_f32 (local.get 2))) (f64.copysign (f64.const 3) (f64.const -0.0))))
+            (local.set 3 (f64.max (f64.min (local.get 3) (f64.promote_f32 (local.get 2))) (f64.copysign (f64.const 3)
+              (f64.const -0.0))))
             (local.set 0 (i32.trunc_sat_f64_s (local.get 3)))
-            (f64.add (f64.convert_i32_s (i32.rem_s (local.get 0) (i32.const 7))) (f64.reinterpret_i64 (i64.const 4607182418800017408))))""",
+            (f64.add (f64.convert_i32_s (i32.rem_s (local.get 0) (i32.const 7))) (f64.reinterpret_i64
+              (i64.const 4607182418800017408))))""",
         [("run", [0xF0F0, 0x1234567890, 0x40490FDB, 0x400921FB54442D18])],
     ),
 }  # fmt: skip
 BEYOND_THE_INTERPRETER = {"simd"}
 TRAPPING = {"traps_in_between", "references"}
-EVERY = 120
+EVERY = 60
 """Instructions up to which every one is looked at; of longer runs, that many are picked."""
 
 

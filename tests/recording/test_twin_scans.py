@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from recorder.python_host import Guest, HostFunction
 from replayer import twin
 from tests.harness import assemble
 from tests.recording.test_twin_programs import BEYOND_THE_INTERPRETER, BIG_LOCALS, PROGRAMS, TRAPPING
@@ -16,12 +17,14 @@ from tests.twin_kit import Bench, Call, Interpreter, State, bench, interpreted
 EVERYTHING = {"keep": "all", "most": 10**6}
 DEEP: dict[str, tuple[str, list[Call]]] = {
     "fib": (
-        """(func $fib (export "run") (param i32) (result i32) (if (result i32) (i32.lt_u (local.get 0) (i32.const 2))
-             (then (local.get 0)) (else (i32.add (call $fib (i32.sub (local.get 0) (i32.const 1))) (call $fib (i32.sub (local.get 0) (i32.const 2)))))))""",
+        """(func $fib (export "run") (param i32) (result i32)
+             (if (result i32) (i32.lt_u (local.get 0) (i32.const 2)) (then (local.get 0)) (else (i32.add
+               (call $fib (i32.sub (local.get 0) (i32.const 1))) (call $fib (i32.sub (local.get 0) (i32.const 2)))))))""",
         [("run", [6]), ("run", [3])],
     ),
     "exceptions_through_frames": (
-        """(tag $e) (func $deep (param i32) (if (i32.eqz (local.get 0)) (then (throw $e))) (call $deep (i32.sub (local.get 0) (i32.const 1))))
+        """(tag $e) (func $deep (param i32) (if (i32.eqz (local.get 0)) (then (throw $e)))
+             (call $deep (i32.sub (local.get 0) (i32.const 1))))
            (func $own (param i32) (try_table (catch_all 0) (call $deep (local.get 0))))
            (func $catch (param i32) (result i32) (local $n i32)
              (call $own (local.get 0))
@@ -125,7 +128,7 @@ def test_a_trap_is_found_from_anywhere_before_it(tmp_path: Path) -> None:
     text, _ = PROGRAMS["traps_in_between"]
     wasm = assemble(f"(module {text})")
     wanted: list[Call] = [("run", [4])]
-    machine, states = interpreted(wasm, wanted)
+    _, states = interpreted(wasm, wanted)
     with bench(wasm, wanted, tmp_path) as found:
         stretches = found.twin.stretches
         for start in (0, 3, len(states) - 1):
@@ -159,22 +162,73 @@ def test_exceptions_caught_by_frames_from_before_the_scan(tmp_path: Path) -> Non
 TIMES = 500_000
 
 
-def test_a_mirror_does_not_grow_by_what_exceptions_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames of functions with mirrored locals that are left by an exception are given back, by loops and by functions too.
+def test_a_mirror_does_not_grow_by_what_exceptions_and_tail_calls_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of mirrored functions that an exception or a tail call ends are given back, wherever the exception lands.
 
     Otherwise they would not fit: a frame has more than 1,200 bytes, and there is room for 512 MiB of them.
     """
     monkeypatch.setattr(twin, "QUADRATIC", 400)
     wasm = assemble(f"""(module (tag $e)
       (func $big (param $n i64) {BIG_LOCALS} (if (i64.eqz (local.get $n)) (then (nop))) (nop) (throw $e))
+      (func $tail (param $n i32) {BIG_LOCALS} (if (i32.eqz (local.get $n)) (then (return)))
+        (return_call $tail (i32.sub (local.get $n) (i32.const 1))))
       (func $own (try_table (catch_all 0) (call $big (i64.const 1))))
       (func $loop (local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (if (i32.lt_u (local.get $i) (i32.const {TIMES})) (then (try_table (catch_all $l) (call $big (i64.const 1)))))))
       (func $block (block $b (try_table (catch_all $b) (call $big (i64.const 1)))))
       (func (export "run") (param i32) (local $i i32)
         (if (i32.eqz (local.get 0)) (then (return (call $loop))))
+        (if (i32.eq (local.get 0) (i32.const 3)) (then (return (call $tail (i32.const {TIMES})))))
         (loop $l (if (i32.eq (local.get 0) (i32.const 1)) (then (call $own)) (else (call $block)))
           (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {TIMES}))))))""")
-    with bench(wasm, [("run", [0]), ("run", [1]), ("run", [2])], tmp_path) as found:
-        assert found.twin.mirrored == {0}
+    with bench(wasm, [("run", [0]), ("run", [1]), ("run", [2]), ("run", [3])], tmp_path) as found:
+        assert found.twin.mirrored == {0, 1}
         assert found.end["verdict"]["verdict"] == "identical"
+
+
+def test_what_hosts_write_is_told_with_the_call_and_its_event(tmp_path: Path) -> None:
+    """A host's write takes the clock of the call, and comes with the event; nested calls of the guest are told in their order."""
+    wasm = assemble("""(module (import "env" "fill" (func $fill (param i32) (result i32)))
+      (memory (export "memory") 1) (global $g (mut i32) (i32.const 0))
+      (func (export "back") (param i32) (i32.store offset=64 (local.get 0) (i32.const 7)) (global.set $g (local.get 0)))
+      (func (export "run") (param i32) (result i32)
+        (i32.store (i32.const 4) (i32.const 1))
+        (i32.add (i32.const 40) (call $fill (i32.const 8))) (drop)
+        (i32.store8 (i32.const 30) (call $fill (i32.add (local.get 0) (i32.const 16)))) (i32.load (i32.const 30))))""")
+
+    def recorded_fill(guest: Guest, address: int) -> int:
+        guest.write(address, b"hello")
+        guest.call_raw("back", [address])
+        guest.write(address + 200, b"again")
+        return address + 1
+
+    def known_fill(machine: Interpreter, address: int) -> list[int]:
+        machine.write(0, address, b"hello")
+        machine.invoke("back", [address], seen.append_state)
+        machine.write(0, address + 200, b"again")
+        return [address + 1]
+
+    class Seen(list[State]):
+        def append_state(self, machine: Interpreter) -> None:
+            self.append(machine.state())
+
+    seen = Seen()
+    wanted: list[Call] = [("run", [3]), ("run", [90])]
+    machine = Interpreter(wasm, [known_fill])
+    for name, args in wanted:
+        machine.invoke(name, args, seen.append_state)
+    hosts = [HostFunction("env", "fill", ("i32",), ("i32",), recorded_fill, "fill")]
+    with bench(wasm, wanted, tmp_path, hosts=hosts) as found:
+        assert found.end["verdict"]["verdict"] == "identical"
+        assert found.end["clock"] == machine.clock == len(seen)
+        for clock, state in found.states(range(len(seen))):
+            own = len(seen[clock].frames)
+            assert state.frames[:own] == seen[clock].frames, f"before instruction {clock}"
+            assert (state.memories, state.globals) == (seen[clock].memories, seen[clock].globals), f"before instruction {clock}"
+            # Behind the frames of a call that a host made stand the host's, and those of the guest that called it.
+            assert [frame[0] for frame in state.frames[own:]] in ([], [-1, 2])
+        for low, high in cuts(machine.clock):
+            hits = scanned(found, low, high, {"memory": [0, 0, 2**63 - 1]})
+            told = [(clock, memory, address, bytes.fromhex(data)) for clock, _, _, _, memory, address, data, _ in hits]
+            assert told == [write for write in machine.writes if low <= write[0] < high]
+            assert all((pc == -1) == (event >= 0) for _, pc, _, event, *_ in hits)

@@ -1,7 +1,7 @@
 """Small recordings for the tests of motion and history, and the oracle they are held against.
 
-The oracle is a table with a row for every instruction of a recording, made by looking at every single mark. It shares nothing with
-the scans that motion and history ask: what a step, a search or a question should come to is worked out from its rows.
+The oracle is a table with a row for every instruction of a recording, made by looking at every single mark. It shares nothing
+with the scans that motion and history ask: what a step, a search or a question should come to is worked out from its rows.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ CALLS = """
   (func (export "inner") (param $n i32) (result i32)
     (i32.store8 (i32.const 36) (local.get $n))
     (call $leaf (local.get $n)))
-  (func (export "grow") (result i32) (drop (memory.grow (i32.const 1))) (i32.store (i32.const 70000) (i32.const 77)) (i32.const 1))
+  (func (export "grow") (result i32)
+    (drop (memory.grow (i32.const 1))) (i32.store (i32.const 70000) (i32.const 77)) (i32.const 1))
   (func (export "tail") (param i32) (result i32) (return_call $down (local.get 0)))
   (func (export "trap") (param $n i32) (result i32)
     (drop (call $leaf (i32.const 2)))
@@ -185,6 +186,8 @@ def recorded_from(place: Path, name: str, text: str | bytes, drive: Callable[[Gu
 
 Frames = tuple[tuple[int, int], ...]
 PROLOGUE = ("prologue", 0)
+KEPT = 80_000
+"""Bytes of memory in a row, of programs without debug information."""
 
 
 @dataclass(frozen=True)
@@ -281,9 +284,10 @@ class Table:
                 if kind in (Kind.EXPORT, Kind.CALLBACK) and status is Status.COMPLETE and self.machine.mark_of(seq) < here.mark:
                     activation = seq
             top = here.frames[0]
-            memory = here.read(0, 1 << 20) if self.machine.module.memories else b""
+            memory = here.read(0, KEPT) if self.machine.source is None else b""
             row = Row(
-                frames, activation, top.instruction, here.events, tuple(top.locals), tuple(top.operands), tuple(here.globals), memory
+                frames, activation, top.instruction, here.events, tuple(top.locals), tuple(top.operands),
+                tuple(here.globals), memory,
             )  # fmt: skip
         finally:
             here.close()
@@ -311,3 +315,145 @@ class Table:
         if source is None:
             return False
         return any(source.location(step.at - details.code_start) is not None for step in details.of(function).steps)
+
+    # -- what a step should come to
+
+    def step(self, clock: int, how: str, by: str, reverse: bool) -> Mark:
+        """By the rules at the head of `replayer.motion`."""
+        if how == "instruction" or (how == "in" and by == "instruction"):
+            return self._mark(clock - 1 if reverse else clock + 1)
+        by_line = by == "line" and self.sourced(self.rows[clock].function)
+        if how == "in" and not by_line:
+            return self._mark(clock - 1 if reverse else clock + 1)
+        return self._backward(clock, how, by_line) if reverse else self._forward(clock, how, by_line)
+
+    def _mark(self, clock: int) -> Mark:
+        return Mark(max(-1, min(clock, self.total)))
+
+    def _within(self, clock: int, activation: int) -> bool:
+        """Whether an instruction belongs to an activation or one inside of it."""
+        first, behind = self.activations[activation].first, self.activations[activation].behind
+        return first < Mark(clock) < behind or (first < Mark(clock) and self.rows[clock].activation == activation)
+
+    def _line_at(self, clock: int) -> tuple[str, int] | None:
+        """The line of an instruction; of one without, that of the one executed before it in the frame."""
+        row = self.rows[clock]
+        while True:
+            found = self.line(self.rows[clock].pc)
+            if found is not None or self.rows[clock].pc == self._first(row.function):
+                return found
+            clock -= 1
+            while (
+                clock >= 0
+                and self._within(clock, row.activation)
+                and (self.rows[clock].depth > row.depth or self.rows[clock].function != row.function)
+            ):
+                if self.rows[clock].depth < row.depth:
+                    return None
+                clock -= 1
+            if clock < 0 or not self._within(clock, row.activation) or self.rows[clock].depth < row.depth:
+                return None
+
+    def _first(self, function: int) -> int:
+        return self.machine.details.of(function).steps[0].at - self.machine.details.code_start
+
+    def _forward(self, clock: int, how: str, by_line: bool) -> Mark:
+        row = self.rows[clock]
+        depth, function, line = row.depth, row.function, self.line(row.pc)
+        leaving = how == "out"
+        entered = False
+        for later in range(clock + 1, self.total):
+            if not self._within(later, row.activation):
+                break
+            now = self.rows[later]
+            if entered:
+                if now.depth == depth + 1 and now.pc == entry_of(self.machine, now.function):
+                    return Mark(later)
+                continue
+            if now.depth < depth:
+                if how == "out" or not by_line or self.sourced(now.function):
+                    return Mark(later)
+                depth, leaving = now.depth, True
+                continue
+            if leaving:
+                continue
+            if now.depth == depth and not by_line:
+                return Mark(later)
+            if now.depth == depth and now.function == function and self.line(now.pc) not in (None, line):
+                return Mark(later)
+            enters = now.depth == depth + 1 and now.pc == self._first(now.function)
+            if how == "in" and enters and self.sourced(now.function):
+                entered = now.pc != entry_of(self.machine, now.function)
+                if not entered:
+                    return Mark(later)
+        return self.activations[row.activation].behind
+
+    def _backward(self, clock: int, how: str, by_line: bool) -> Mark:
+        row = self.rows[clock]
+        if how == "out":
+            return self._call_of(clock, row, False)
+        if not by_line:
+            if clock == 0 or not self._within(clock - 1, row.activation) or self.rows[clock - 1].depth <= row.depth:
+                return self._mark(clock - 1)
+            return Mark(next(c for c in range(clock - 1, -1, -1) if self.rows[c].depth == row.depth))
+        visible = self._visible(clock, how == "in")
+        line = self._line_at(clock)
+        at = row.depth, row.function, line
+        begins = None
+        for earlier, is_entry in visible:
+            now = self.rows[earlier]
+            found = self.line(now.pc)
+            key = now.depth, now.function, found
+            if found is None and not is_entry:
+                continue  # nothing to arrive at
+            if found not in (None, PROLOGUE):
+                if begins is None or key == at:
+                    if key != at and begins is None:
+                        at = key
+                    begins = earlier
+                else:
+                    break
+            elif begins is not None:
+                break
+            if is_entry and begins is not None:
+                break
+            if is_entry and now.depth == row.depth:
+                break
+        if begins is not None and line != PROLOGUE:
+            return Mark(begins)
+        return self._call_of(clock, row, True)
+
+    def _visible(self, clock: int, inside: bool) -> list[tuple[int, bool]]:
+        """Instructions before a clock in its frame and, if `inside`, in what that called, as far as lines are known, backward.
+
+        With each, whether its frame begins there.
+        """
+        row = self.rows[clock]
+        found = []
+        for earlier in range(clock - 1, -1, -1):
+            if not self._within(earlier, row.activation):
+                break
+            now = self.rows[earlier]
+            if now.depth < row.depth:
+                break
+            frames = now.frames[row.depth :]
+            if (now.depth == row.depth and now.function == row.function) or (
+                inside and frames and all(self.sourced(function) for function, _ in frames)
+            ):
+                is_entry = now.pc == self._first(now.function)
+                found.append((earlier, is_entry))
+                if is_entry and now.depth == row.depth:
+                    break
+        return found
+
+    def _call_of(self, clock: int, row: Row, by_line: bool) -> Mark:
+        depth = row.depth
+        for earlier in range(clock - 1, -1, -1):
+            if not self._within(earlier, row.activation):
+                break
+            now = self.rows[earlier]
+            if now.depth < depth:
+                if not by_line or self.sourced(now.function):
+                    return Mark(earlier)
+                depth = now.depth
+        return self.activations[row.activation].first

@@ -45,8 +45,8 @@ def longer(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(place: Path) -> Path:
-    """Writes all over 4 MiB."""
-    return kit.spin(place, rounds=10, turns=1_500_000, pages=64)
+    """Writes all over 8 MiB, about half a second long."""
+    return kit.spin(place, rounds=10, turns=2_500_000, pages=128)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ class TestTheWorker:
             job.close()
 
     def test_links_no_native_wasi(self, place: Path) -> None:
-        """A recording that wrote to a directory and read clocks is replayed with nothing but the interposer behind its imports."""
+        """A recording that wrote files and read clocks is replayed with nothing but the interposer behind its imports."""
         out = place / "wasi.trace"
         if not out.exists():
             subprocess.run(
@@ -135,13 +135,13 @@ class TestCheckpoints:
 
     def test_are_thinned_to_a_budget(self, wide: Path) -> None:
         """Each has some MiB to itself: the guest writes all over its memory."""
-        budget = 24 << 20
+        budget = 80 << 20  # what all of them share counts once
         with TimeMachine(wide, interval=0.02, most=64, budget=budget) as machine:
             kit.settle(machine)
             assert len(machine.checkpoints) > 1
-            assert machine.checkpoints.memory() <= budget + (8 << 20)
+            assert machine.checkpoints.memory() <= budget + (24 << 20)
             clocks = [0, *machine.checkpoints.clocks, machine.total]
-            assert max(b - a for a, b in itertools.pairwise(clocks)) < machine.total * 0.6, "spread over the whole execution"
+            assert max(b - a for a, b in itertools.pairwise(clocks)) < machine.total * 0.7, "spread over the whole execution"
             here = machine.seek(machine.total // 2)
             assert here.frame is not None
 
@@ -204,10 +204,27 @@ class TestCancelling:
 
 
 class TestDeath:
-    def test_of_the_runner_is_reported(self, longer: Path) -> None:
-        with TimeMachine(longer) as machine:
+    def test_of_the_runner_is_survived(self, long: Path) -> None:
+        """Another goes on from the last checkpoint; what is known about marks in the end is the same."""
+        with TimeMachine(long, interval=0.02) as machine:
+            machine.wait()
+            marks, total = [machine.mark_of(seq) for seq in range(machine.events)], machine.total
+        with TimeMachine(long, interval=0.02) as machine:
+            assert kit.eventually(lambda: len(machine.checkpoints) > 3)
             assert machine._runner is not None
-            kit.kill(machine._runner)
+            os.kill(machine._runner.pid, signal.SIGKILL)
+            machine.wait()
+            assert any("runs the recording through died" in death for death in machine.checkpoints.deaths)
+            assert ([machine.mark_of(seq) for seq in range(machine.events)], machine.total) == (marks, total)
+            assert machine.checkpoints.clocks == sorted(machine.checkpoints.clocks)
+
+    def test_of_one_runner_after_the_other_is_reported(self, longer: Path) -> None:
+        with TimeMachine(longer) as machine:
+            for _ in range(3):
+                assert machine._runner is not None
+                runner = machine._runner
+                kit.kill(runner)
+                kit.eventually(lambda dead=runner: machine._runner is not dead or machine._pass_failed is not None)  # type: ignore[misc]
             with pytest.raises(WorkerDied, match="open the trace again"):
                 machine.wait()
             with pytest.raises(WorkerDied, match="open the trace again"):
@@ -385,11 +402,11 @@ class TestTraces:
             TimeMachine(trace)
 
     def test_of_a_module_that_is_no_longer_its_own(self, small: Path, tmp_path: Path) -> None:
-        from tests.harness import assemble, copy_of, seal
+        from tests.harness import assemble, copy_of, seal, sha256
 
         trace = copy_of(small, tmp_path)
         (trace / "module.wasm").write_bytes(assemble("(module)"))
-        seal(trace, lambda m: m.module.update(sha256=kit.harness.sha256(assemble("(module)"))))
+        seal(trace, lambda m: m.module.update(sha256=sha256(assemble("(module)"))))
         with pytest.raises(RepriseError):
             TimeMachine(trace)
 

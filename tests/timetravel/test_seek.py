@@ -21,7 +21,7 @@ from replayer.marks import Mark
 from tests import harness
 from tests.harness import Row, forge
 from tests.timetravel import kit
-from traces._errors import RepriseError, UsageError
+from traces._errors import UsageError
 from traces.layout import Kind
 
 _ELSEWHERE = """
@@ -46,12 +46,12 @@ def same(states: Any) -> Any:
 
 class TestTheSameState:
     def test_at_any_mark_through_any_checkpoint(self, place: Path) -> None:
-        """From far and near, forward and backward, through many checkpoints and none, in this process' children and in others'."""
+        """From far and near, forward and backward, through many checkpoints and none, in this process' children and others'."""
         trace = kit.busy(place)
         draw = random.Random(7)
         with TimeMachine(trace) as machine:
             total = machine.total
-            marks = ["start", "end", *map(str, draw.sample(range(total), 12)), *(f"e{e}" for e in range(0, machine.events, 5))]
+            marks = ["start", "end", *map(str, draw.sample(range(total), 8)), *(f"e{e}" for e in range(0, machine.events, 8))]
             marks += [f"e{e}+" for e in range(3, machine.events, 9)]
             first = {mark: kit.states_of(machine.seek(mark)) for mark in marks}
             for mark in reversed(marks):
@@ -71,7 +71,7 @@ class TestTheSameState:
 
     def test_at_every_checkpoint_of_a_long_run(self, place: Path) -> None:
         """At its very clock, one before, one behind: reached through it and, in a machine without, from the start."""
-        trace = kit.spin(place, rounds=5, turns=1_000_000, pages=4)
+        trace = kit.spin(place, rounds=5, turns=5_000_000, pages=4)
         with TimeMachine(trace, interval=0.02) as machine, TimeMachine(trace, interval=1e6) as plain:
             machine.wait()
             clocks = machine.checkpoints.clocks
@@ -83,21 +83,20 @@ class TestTheSameState:
     def test_whole_memory_of_a_walk_backwards(self, place: Path) -> None:
         trace = kit.busy(place)
         with TimeMachine(trace) as machine:
-            marks = range(2240, 2320)
+            marks = range(2290, 2330)
             forward = [kit.states_of(machine.seek(n)) for n in marks]
             assert [kit.states_of(machine.seek(n)) for n in reversed(marks)] == forward[::-1]
             pcs = [state["frames"][0][1] for state in forward]
-            assert len(set(pcs)) > 20
+            assert len(set(pcs)) > 10
 
     def test_the_end_has_the_recorded_digests(self, place: Path) -> None:
         trace = kit.busy(place)
         with TimeMachine(trace) as machine:
             here = machine.seek("end")
             found = {(what, index): digest for what, index, _, digest in here.digests()}
+            rows: Any = machine.job._job["states"]
             recorded = {
-                (row["what"], row["index"]): bytes.fromhex(row["digest"]).hex()
-                for row in machine.job._job["states"]
-                if row["seq"] == machine.events
+                (row["what"], row["index"]): bytes.fromhex(row["digest"]).hex() for row in rows if row["seq"] == machine.events
             }
             assert recorded and recorded == {key: found[key] for key in recorded}
 
@@ -139,8 +138,8 @@ class TestTraps:
         for export in set(exports):
             with TimeMachine(kit.trapping(place, export)) as machine:
                 alone[export] = machine.total
-        for options in ({}, {"checkpoints": False}):
-            with TimeMachine(trace, **options) as machine:  # type: ignore[arg-type]
+        for forks in (True, False):
+            with TimeMachine(trace, checkpoints=forks) as machine:
                 assert machine.proof == ""
                 assert machine.total == sum(alone[export] for export in exports)
                 assert len(machine.traps) == 6
@@ -153,7 +152,7 @@ class TestTraps:
                     assert machine.seek(begun).mark == Mark(begun)
 
     def test_of_a_stack_that_ran_out(self, place: Path) -> None:
-        """The twin's frames are larger and it has more stack, so how deep it gets is its own; what comes afterwards can be seen."""
+        """The twin's frames are larger and it has more stack, so how deep it gets is its own; what comes after can be seen."""
         with TimeMachine(kit.trapping(place, "fine", "stack", "fine")) as machine:
             machine.wait()
             assert machine.seek(machine.total - 1).frame is not None
@@ -300,9 +299,12 @@ class TestDivergence:
             row.body[7] |= 0x05
 
         trace = self._forged(place, change)
-        with pytest.raises(RepriseError, match=r"event \d+|damaged"), TimeMachine(trace) as machine:
-            machine.wait()
-            machine.seek("end")
+        with TimeMachine(trace) as machine:
+            verdict = machine.verdict()
+            assert verdict["verdict"] == "unusable" and "restore it from a copy" in verdict["reason"]
+            assert machine.proof == ""
+            assert machine.seek(machine.total - 1).frame is not None
+            assert machine.seek("end").at_end
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ def command(place: Path, name: str, *argv: str) -> Path:
     out = place / f"{name}.trace"
     if not out.exists():
         subprocess.run(
-            [sys.executable, "-m", "reprise", "record", "-o", str(out), str(kit.ROOT / "tests" / "guests" / f"{name}.wasm"), *argv],
+            [sys.executable, "-m", "reprise", "record", "-o", str(out), str(harness.GUESTS / f"{name}.wasm"), *argv],
             cwd=kit.ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False,
         )  # fmt: skip
     return out
