@@ -93,12 +93,23 @@ class Activations:
         closing = activation.closing
         return closing is not None and (closing == activation.opening or self.kinds[closing] == Kind.RETURN)
 
+    def outermost(self, clock: int) -> Activation | None:
+        """The one made by the embedder."""
+        index = self._index(clock)
+        while index >= 0 and self._parents[index] >= 0:
+            index = self._parents[index]
+        return self._rows[index] if index >= 0 else None
+
     def at(self, clock: int) -> Activation | None:
         """The innermost one whose instruction `clock` is."""
+        index = self._index(clock)
+        return self._rows[index] if index >= 0 else None
+
+    def _index(self, clock: int) -> int:
         index = bisect.bisect_right(self._begins, clock) - 1
         while index >= 0 and self._rows[index].end <= clock:
             index = self._parents[index]
-        return self._rows[index] if index >= 0 else None
+        return index
 
 
 def _headers(machine: TimeMachine) -> tuple[bytearray, bytearray]:

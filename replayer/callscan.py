@@ -21,8 +21,8 @@ class CallList:
     """Calls begun at clocks in [low, high), in the order of their beginnings."""
 
     def __init__(self, message: dict[str, Any], low: int, high: int) -> None:
-        """`message`: the functions by the head of their first stretch, how many calls to tell at most, and which function the
-        guest is at the first instruction of at `low`, if any."""
+        """`message`: the functions by the head of their first stretch, how many calls to tell at most, where the scan begins,
+        and which function, if any, the guest is at the first instruction of there."""
         self._functions: dict[int, int] = dict(message["entries"])
         self._most: int = message["most"]
         self._low = low
@@ -32,7 +32,7 @@ class CallList:
         self._open: list[tuple[int, list[Any]]] = []
         """Depths and rows of calls that are not over, outermost first."""
         if message.get("at") is not None:
-            self._begin(message["at"], low, 0)
+            self._begin(message["at"], message["begin"], 0)
 
     def _begin(self, function: int, clock: int, depth: int) -> None:
         if clock >= self._low and len(self._found) < self._most:

@@ -236,14 +236,16 @@ class History:
         low, high = self._clocks(start, end)
         if not entries or low >= high or most < 1:
             return
-        here = machine.look(Mark(low), watch)
+        begin = low
+        if machine.motion.catches and (around := machine.motion.activations.outermost(low)) is not None:
+            begin = around.begin
+        here = machine.look(Mark(begin), watch)
         here.close()
         outside = max(0, sum(not frame.is_host for frame in here.frames) - 1)
         at = entries.get(here.frames[0].pc) if here.frames and not here.frames[0].is_host else None
         called = {"entries": list(entries.items()), "most": most, "at": at}
-        raw = machine.motion.ask(
-            machine.motion.from_clock(low, watch), {"called": called, "low": low, "high": high, "clock": high}, watch
-        )
+        moment = machine.motion.from_clock(begin, watch)
+        raw = machine.motion.ask(moment, {"called": {**called, "begin": begin}, "low": low, "high": high, "clock": high}, watch)
         for index, clock, ended, thrown, depth in raw:
             activation = machine.motion.activations.at(clock)
             if activation is not None and (ended is None or ended >= activation.end):
@@ -288,6 +290,12 @@ class History:
         here.close()
         moment = machine.motion.from_clock(low, watch)
         raw = machine.motion.ask(moment, {"calls": outer, "low": low, "high": high, "clock": high}, watch)
+        if outer and here.frames[0].pc in machine.motion.entry_heads(outer[-1]):
+            # The guest stands at the beginning of a call.
+            node = raw
+            for function in outer:
+                node = next(child for child in node[3] if child[0] == function)
+            node[1] += 1
         root = self._profile(raw)
         missing = (high - low) - root.total
         if missing > 0:

@@ -25,7 +25,9 @@ looked for in ever longer windows or from checkpoint to checkpoint towards the s
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
@@ -107,6 +109,7 @@ class Motion:
 
     def __init__(self, machine: TimeMachine) -> None:
         self.machine = machine
+        self._told = 0.0
         self._sourced: dict[int, bool] = {}
         self._bodies: dict[int, int] = {}
         self._line_changes: dict[int, list[tuple[int, Line]]] = {}
@@ -120,7 +123,8 @@ class Motion:
         batch = 1
         while low < (self.machine.total if high is None else min(high, self.machine.total)):
             moment = self.from_clock(low, watch)
-            raw = self.ask(moment, {**scan, "low": low, "high": high, "clock": high, "keep": "first", "most": batch}, watch)
+            message = {**scan, "low": low, "high": high, "clock": self._past(high), "keep": "first", "most": batch}
+            raw = self.ask(moment, message, watch)
             for found in self._real(map(Hit.of, raw)):
                 if found not in seen:
                     seen.add(found)
@@ -137,32 +141,30 @@ class Motion:
                 batch *= 8
 
     def hits_back(self, scan: dict[str, Any], low: int, high: int, watch: Watch | None = None) -> Iterator[Hit]:
-        """The same in [low, high), the last one first."""
+        """The same in [low, high), the last one first: found in windows that are longer the less there is to find."""
         self.machine.know(watch)
-        edges = {low, *self.machine.checkpoints.between(low, high - 1)}
-        edges |= {edge for edge in (high - 10 * _WINDOW, high - 200 * _WINDOW) if edge > max(edges)}
-        for edge in sorted(edges, reverse=True):
-            seen: set[Hit] = set()
-            top = high
-            batch = 1
-            while top > edge:
-                moment = self.from_clock(edge, watch)
-                message = {**scan, "low": edge, "high": top, "clock": top, "keep": "last", "most": batch}
-                raw = self.ask(moment, message, watch)
-                for found in self._real(map(Hit.of, reversed(raw))):
-                    if found not in seen:
-                        seen.add(found)
-                        yield found
-                if len(raw) < batch:
-                    break
-                first = raw[0][0]
-                if first + 1 != top:
-                    seen = {hit for hit in seen if hit.clock == first}
-                    top = first + 1
-                    batch = min(batch * 8, _MOST_HITS)
-                else:
-                    batch *= 8
-            high = edge
+        seen: set[Hit] = set()
+        batch, width = 1, 10 * _WINDOW
+        while high > low:
+            edge = max(low, high - width)
+            message = {**scan, "low": edge, "high": high, "clock": self._past(high), "keep": "last", "most": batch}
+            raw = self.ask(self.from_clock(edge, watch), message, watch)
+            for found in self._real(map(Hit.of, reversed(raw))):
+                if found not in seen:
+                    seen.add(found)
+                    yield found
+            if len(raw) < batch:
+                high, width = edge, width * 8
+                seen.clear()
+                continue
+            # What happened at the first clock of the answer may not all have been told.
+            first = raw[0][0]
+            if first + 1 == high:
+                batch *= 8
+                continue
+            seen = {hit for hit in seen if hit.clock == first}
+            width = max(_WINDOW, 2 * (high - first))
+            high, batch = first + 1, min(batch * 8, _MOST_HITS)
 
     def _real(self, hits: Iterable[Hit]) -> Iterator[Hit]:
         """Without those that a trap cut off: a scan hears that a stretch begins, and takes it for granted that all of it runs."""
@@ -173,6 +175,14 @@ class Motion:
                 if index >= 0 and traps[index] > hit.clock - self._ordinal(hit.pc):
                     continue
             yield hit
+
+    def _past(self, clock: int | None) -> int | None:
+        """A goal with which everything before a clock is done: a guest comes to rest at the head of the stretch that holds it."""
+        return None if clock is None else clock + self._longest
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(self.machine.twin.stretches.counts, default=0)
 
     def _ordinal(self, pc: int) -> int:
         """How many instructions of its stretch stand before one; a head behind a call may be none."""
@@ -247,12 +257,12 @@ class Motion:
             hits = self.hits_back(scan, -1, mark.clock + (mark.step > 0), watch)
         else:
             hits = self.hits(scan, mark.clock + 1, None, watch)
-        for hit in hits:
-            arrival = Mark(hit.clock)
-            if point.condition is None or self._holds(point.condition, arrival, None, watch):
-                if skip == 0:
-                    return Stop(arrival, point.text, arrival, hit.pc)
-                skip -= 1
+        with closing(_Walker(self, watch)) as walker:
+            for hit in hits:
+                if point.condition is None or self._holds_at(point.condition, hit, walker, watch):
+                    if skip == 0:
+                        return Stop(Mark(hit.clock), point.text, Mark(hit.clock), hit.pc)
+                    skip -= 1
         return None
 
     def _find_call(self, point: Breakpoint, mark: Mark, reverse: bool, watch: Watch | None) -> Stop | None:
@@ -322,7 +332,10 @@ class Motion:
         return Mark(hit.clock) if hit.event < 0 else self.machine.mark_of(hit.event)
 
     def mark_after_hit(self, hit: Hit) -> Mark:
-        return Mark(hit.clock + 1) if hit.event < 0 else self.machine.mark_after(hit.event)
+        if hit.event < 0:
+            return Mark(hit.clock + 1)
+        self.machine.know()
+        return self.machine.timeline.mark_after(hit.event, self.machine.total)
 
     def _before(self, wanted: Watchpoint, hit: Hit, written: Mark, watch: Watch | None) -> bytes:
         """What stood where something was written."""
@@ -342,12 +355,36 @@ class Motion:
         part = slice(max(0, wanted.address - hit.address), max(0, wanted.address + wanted.length - hit.address))
         return old[part] != hit.data[part]
 
+    def _holds_at(self, condition: Condition, hit: Hit, walker: _Walker, watch: Watch | None) -> bool:
+        """Whether a condition holds before an instruction. Looks no closer than it has to: it may be asked very often."""
+        mark = Mark(hit.clock)
+        if not condition.needs:
+            self._tell(mark, watch)
+            return condition.holds(_Clocked(self.machine, mark, hit.pc))
+        if condition.needs <= {"memory", "globals"} and self._is_head(hit.pc):
+            self._tell(mark, watch)
+            return condition.holds(_Clocked(self.machine, mark, hit.pc, walker.at(hit.clock)))
+        return self._holds(condition, mark, None, watch)
+
     def _holds(self, condition: Condition, mark: Mark, seq: int | None, watch: Watch | None) -> bool:
+        self._tell(mark, watch)
         here = self.machine.look(mark, watch)
         try:
             return condition.holds(Scope(here, seq))
         finally:
             here.close()
+
+    def _tell(self, mark: Mark, watch: Watch | None) -> None:
+        """Tells how far a search has come, so that it can be cancelled: on the way to the next candidate nobody is told."""
+        now = time.monotonic()
+        if watch is not None and now - self._told > 0.1:
+            self._told = now
+            watch(max(mark.clock, 0), self.machine.timeline.events_before(mark))
+
+    def _is_head(self, pc: int) -> bool:
+        """Whether the guest rests exactly here: whether nothing is to be executed between the head of a stretch and this."""
+        stretches = self.machine.twin.stretches
+        return bool(stretches.pcs[stretches.at(pc)] == pc)
 
     def run(
         self,
@@ -467,6 +504,12 @@ class Motion:
         return {pc: function for pc in entries if self.sourced(function := machine.details.function_at(pc))}
 
     # heads of stretches
+
+    @cached_property
+    def catches(self) -> bool:
+        """Whether the module catches exceptions. How deep calls are nested is then only known from the beginning of a call from
+        outside on: of a frame that is there already, it is not known where it lands."""
+        return any(head & HEAD_LANDING for head in self.machine.twin.stretches.heads)
 
     def entry_heads(self, function: int) -> list[int]:
         """The head at which a function is entered; none for an empty one."""
@@ -702,7 +745,7 @@ class Motion:
         heads = self.heads(pcs)
         top, depth = place.seen, sum(not frame.is_host for frame in place.frames[: place.level])
         """The end of the window, and how much deeper than the place calls are nested there."""
-        for low in _windows(activation.begin, place.seen):
+        for low in [activation.begin] if self.catches else _windows(activation.begin, place.seen):
             if low < top:
                 moment = self.from_clock(low, watch)
                 depth -= self._deepens(moment, top, watch)
@@ -766,10 +809,7 @@ class Scope:
         return self._here.globals[index]
 
     def global_named(self, name: str) -> int:
-        for export in self._here.machine.module.exports:
-            if export.kind == "global" and export.name == name:
-                return self._here.globals[export.index]
-        raise LookupError(f"${name}")
+        return self.global_(_global_named(self._here.machine, name))
 
     def memory(self, address: int, length: int) -> bytes:
         data = self._here.read(address, length)
@@ -801,6 +841,48 @@ class Scope:
                 if variable.name == name:
                     return SourceValue(source.read(variable, self._here.frames[0]))
         raise LookupError(name)
+
+
+class _Clocked(Scope):
+    """What a condition can see of a guest whose frames are not looked at."""
+
+    def __init__(self, machine: TimeMachine, mark: Mark, pc: int, moment: Moment | None = None) -> None:
+        self._machine = machine
+        self._mark = mark
+        self._pc = pc
+        self._moment = moment
+
+    @property
+    def clock(self) -> int:
+        return self._mark.clock
+
+    @property
+    def pc(self) -> int:
+        return self._pc
+
+    def global_(self, index: int) -> int:
+        assert self._moment is not None
+        found = self._moment.globals()
+        if index >= len(found):
+            raise LookupError(f"global {index}")
+        return found[index]
+
+    def global_named(self, name: str) -> int:
+        return self.global_(_global_named(self._machine, name))
+
+    def memory(self, address: int, length: int) -> bytes:
+        assert self._moment is not None
+        data = self._moment.memory(0, address, length)
+        if len(data) != length:
+            raise LookupError(f"memory at {address:#x}")
+        return data
+
+
+def _global_named(machine: TimeMachine, name: str) -> int:
+    for export in machine.module.exports:
+        if export.kind == "global" and export.name == name:
+            return export.index
+    raise LookupError(f"${name}")
 
 
 class SourceValue:
@@ -844,6 +926,33 @@ class SourceValue:
                 if child.name.startswith("*"):
                     return SourceValue(child).member(name)
         raise LookupError(f"{self._value.name} has no {name}")
+
+
+class _Walker:
+    """A process of its own that is taken from one moment to the next: much cheaper than a new one for each, if in order."""
+
+    def __init__(self, motion: Motion, watch: Watch | None) -> None:
+        self._motion = motion
+        self._watch = watch
+        self._moment: Moment | None = None
+
+    def at(self, clock: int) -> Moment:
+        moment = self._moment
+        if moment is None or moment.position["kind"] != "head" or clock <= moment.clock:
+            self.close()
+            moment = self._moment = self._motion.from_clock(clock, self._watch)
+        else:
+            moment.go(clock=clock, watch=self._watch)
+            if moment.clock != clock:
+                # A trap is in between.
+                self.close()
+                moment = self._moment = self._motion.from_clock(clock, self._watch)
+        return moment
+
+    def close(self) -> None:
+        if self._moment is not None:
+            self._moment.kill()
+            self._moment = None
 
 
 @dataclass(frozen=True)

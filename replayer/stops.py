@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from replayer.machine import TimeMachine
 
 KINDS: Final = ("func", "import", "line", "pc")
-_WATCH: Final = re.compile(r"(?:(?P<memory>\d+)/)?(?P<address>0[xX][0-9a-fA-F]+|\d+)(?::(?P<length>0[xX][0-9a-fA-F]+|\d+))?\Z")
+_NUMBER: Final = "0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
+_WATCH: Final = re.compile(r"(?:(?P<memory>[0-9]{1,9})/)?(?P<address>{N})(?::(?P<length>{N}))?\Z".replace("{N}", _NUMBER))
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ def breakpoint_at(machine: TimeMachine, text: str, condition: str | None = None,
     return Breakpoint(text, pcs, imports, parsed, skip)
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
 def entry_of(machine: TimeMachine, function: int) -> int | None:
     """The instruction before which a breakpoint on a function stops: behind its prologue, where the source says so."""
     steps = machine.details.of(function).steps
@@ -103,7 +108,7 @@ def instruction_at(machine: TimeMachine, text: str) -> int:
 
 def _line(machine: TimeMachine, text: str) -> tuple[int, ...]:
     file, found, line = text.rpartition(":")
-    if not found or not line.isdigit():
+    if not found or not _is_number(line):
         raise UsageError(f"line={text}: write FILE:LINE")
     if machine.source is None:
         raise UsageError(f"line={text}: the module carries no debug information (build it with -g); use func= or pc=")
@@ -140,7 +145,7 @@ def watchpoint_at(
     if text.startswith("global="):
         value = text.removeprefix("global=")
         count = len(machine.module.globals)
-        if not value.isdigit() or int(value) >= count:
+        if not _is_number(value) or int(value) >= count:
             raise UsageError(f"{text}: the module has {count} globals, numbered from 0")
         if not machine.module.globals[int(value)].mutable:
             raise UsageError(f"{text}: that global is constant; nothing ever writes it")

@@ -76,6 +76,8 @@ EPOCH: Final = 104
 FLAG_LOG: Final = 0x10
 """Bit of a head's flag byte: log it. The low bits are the twin's HEAD_… bits, as far as they are set."""
 
+_LISTENS: Final = -(BIAS >> 1)
+"""A countdown below this belongs to someone who listens: cold code is also run once after a stop, when nobody may."""
 _PIECE: Final = 1 << 16
 _LENGTH_MASK: Final = 0x1FFFF
 _MEMORY_SHIFT: Final = 17
@@ -252,6 +254,7 @@ def _set_global(numeric: list[tuple[int, GlobalType]]) -> str:
       ({kind}.store $s (call $payload (i32.const {size})) (global.get $g{i}))))"""
         )
     return f"""(func $set_global (param $index i32) (param $pc i32) (param $left i64)
+  (if (i64.ge_s (local.get $left) (i64.const {_LISTENS})) (then (return)))
   (if (i32.and (i32.ne (i32.load $s offset={WATCH_GLOBAL} (i32.const 0)) (local.get $index))
                (i32.ne (i32.load $s offset={WATCH_GLOBAL} (i32.const 0)) (i32.const -1))) (then (return)))
   {" ".join(cases)}
@@ -289,6 +292,7 @@ def _stored(memory: int, is64: bool) -> str:
     wide = (lambda text: text) if is64 else (lambda text: f"(i64.extend_i32_u {text})")
     return f"""(func $stored{memory} (param $at {a}) (param $offset {a}) (param $size {a}) (param $pc i32) (param $left i64)
   (local $address i64) (local $length i64) (local $piece i32)
+  (if (i64.ge_s (local.get $left) (i64.const {_LISTENS})) (then (return)))
   (local.set $address (i64.add {wide("(local.get $at)")} {wide("(local.get $offset)")}))
   (local.set $length {wide("(local.get $size)")})
   (if (i32.eqz {_watched(f"(i32.const {memory})")}) (then (return)))

@@ -35,6 +35,7 @@ from recorder.wasm.metering import BRANCH_HINTS, drops_section, read_hints
 from recorder.wasm.module import (
     CODE,
     EXPORT,
+    FUNCTION,
     GLOBAL,
     MEMORY,
     TABLE,
@@ -89,7 +90,7 @@ __all__ = [
     "build_twin",
 ]
 
-TWIN_VERSION: Final = 2
+TWIN_VERSION: Final = 3
 
 BIAS: Final = 1 << 60
 """Taken off the countdown to make the guest report what it does; the countdown counts on below it."""
@@ -182,6 +183,28 @@ def build_twin(data: bytes, *, fine: bool = False) -> Twin:
     return Rewriter(parse_module(data), fine=fine).twin()
 
 
+class Relays:
+    """The appended functions through which cold code reaches the support module: to call one is the least code there can be."""
+
+    def __init__(self, rewriter: Rewriter) -> None:
+        self._rewriter = rewriter
+        self.functions: list[tuple[int, bytes]] = []
+        """Type and body of each."""
+        addresses = [address_of(memory.limits.is_64) for memory in rewriter.module.memories]
+        self.stop = self._relay(STOP_SLOT, ("i64", "i32"), ("i64",))
+        """Code that calls it."""
+        self.global_set = self._relay(GLOBAL_SLOT, ("i32", "i32", "i64"), ())
+        self.land = self._relay(LAND_SLOT, ("i64",), ())
+        self.stored = [self._relay(STORE_SLOT + i, (a, a, a, "i32", "i64"), ()) for i, a in enumerate(addresses)]
+
+    def _relay(self, slot: int, params: tuple[str, ...], results: tuple[str, ...]) -> bytes:
+        number = self._rewriter.type_number(params, results)
+        arguments = b"".join(b"\x20" + uleb(i) for i in range(len(params)))
+        body = b"\0" + arguments + i32(slot) + b"\x11" + uleb(number) + uleb(self._rewriter.table) + b"\x0b"
+        self.functions.append((number, body))
+        return b"\x10" + uleb(len(self._rewriter.module.functions) + len(self.functions) - 1)
+
+
 class Rewriter:
     """One module's rewriting."""
 
@@ -203,15 +226,7 @@ class Rewriter:
         self._declared: set[int] = set()
         """Functions that the twin refers to: it has to export them."""
         self._type_numbers: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
-        self.stop_type = self.type_number(("i64", "i32"), ("i64",))
-        self.land_type = self.type_number(("i64",), ())
-        self.global_type = self.type_number(("i32", "i32", "i64"), ())
-        self.store_types = [
-            self.type_number((a, a, a, "i32", "i64"), ()) for a in (address_of(m.limits.is_64) for m in module.memories)
-        ]
-        self.call_stored = [
-            i32(STORE_SLOT + i) + b"\x11" + uleb(number) + uleb(self.table) for i, number in enumerate(self.store_types)
-        ]
+        self.relays = Relays(self)
         self.given_hints = read_hints(module)
 
     def _refuse(self, features: frozenset[str]) -> None:
@@ -262,6 +277,8 @@ class Rewriter:
             bodies.append(uleb(len(content)) + content)
             if hinted:
                 hints.append(uleb(index) + vec(uleb(at) + b"\x01" + bytes((likely,)) for at, likely in hinted))
+        relays = self.relays.functions if bodies else []
+        bodies += [uleb(len(content)) + content for _, content in relays]
         exports: list[Export] = []
 
         def export(wanted: str, kind: str, index: int) -> str:
@@ -284,6 +301,7 @@ class Rewriter:
             module,
             append={
                 TYPE: self._types,
+                FUNCTION: [uleb(number) for number, _ in relays],
                 GLOBAL: [b"\x7e\x01\x42\x00\x0b"],
                 MEMORY: [b"\x01" + pages + pages],
                 TABLE: [b"\x70\x01" + slots + slots],

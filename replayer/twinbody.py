@@ -206,7 +206,7 @@ class FunctionBody:
         self.below_zero = self.get + _BELOW_ZERO
         self.tee_below_zero = self.tee + _BELOW_ZERO
         self.tee_below_unwinding = self.tee + _BELOW_UNWINDING
-        self.call_stop = b"\x22" + uleb(self.pc) + i32(STOP_SLOT) + b"\x11" + uleb(rewriter.stop_type) + uleb(rewriter.table)
+        self.call_stop = b"\x22" + uleb(self.pc) + rewriter.relays.stop
         """Takes the countdown and the pc, which it remembers."""
 
         self.out: list[bytes] = []
@@ -428,8 +428,7 @@ class FunctionBody:
 
     def _call_land(self) -> bytes:
         """Tells how deep this frame is: calls that an exception has ended were not seen to return."""
-        code = b"\x20" + self._seat() + b"\x41" + sleb(LAND_SLOT)
-        return code + b"\x11" + uleb(self.rewriter.land_type) + uleb(self.rewriter.table)
+        return b"\x20" + self._seat() + self.rewriter.relays.land
 
     def _sit(self) -> bytes:
         return b"\x41\x00" + _memarg(b"\x29", 3, self.rewriter.memory, SEAT) + b"\x21" + self._seat()
@@ -881,9 +880,8 @@ class FunctionBody:
         else:
             self.stack.pop()
             if not is_reference(value):
-                report = i32(index) + i32(at - self.rewriter.code_start) + self.get + i32(GLOBAL_SLOT)
-                report += b"\x11" + uleb(self.rewriter.global_type) + uleb(self.rewriter.table)
-                self._edit(at, after, b"", self._if_listening(report), True)
+                report = i32(index) + i32(at - self.rewriter.code_start) + self.get + self.rewriter.relays.global_set
+                self._edit(at, after, b"", report, True)
         if is_reference(value):
             self._next(after)
         else:
@@ -969,12 +967,8 @@ class FunctionBody:
 
     def _report(self, at: int, after: int, keep: bytes, memory: int, address: bytes, offset: bytes, size: bytes) -> None:
         pc = i32(at - self.rewriter.code_start)
-        code = b"\x20" + address + offset + size + pc + self.get + self.rewriter.call_stored[memory]
-        self._edit(at, after, keep, self._if_listening(code), True)
-
-    def _if_listening(self, code: bytes) -> bytes:
-        """Someone may have listened at the head of the stretch and no longer do so."""
-        return self.below_zero + b"\x04\x40" + code + b"\x0b"
+        code = b"\x20" + address + offset + size + pc + self.get + self.rewriter.relays.stored[memory]
+        self._edit(at, after, keep, code, True)
 
     def _on_simd(self, at: int, after: int) -> None:
         sub = ops.sub_opcode(self.data, at, after)

@@ -40,6 +40,7 @@ from traces import tables
 from traces.journal import Ring, Writer
 from traces.layout import HEADER_SIZE, RING_DATA, Kind, Status
 from traces.manifest import Manifest
+from traces.tables import EventsReader
 from traces.tracedir import EVENTS, MANIFEST, STATES, Trace, digest_file
 
 # Running a guest raises the limit for good; hypothesis warns if that happens in the middle of a test.
@@ -232,7 +233,9 @@ class SlowReplay(Replay):
     def _advance(self, record: Record) -> None:
         window = self.cursor._window
         assert window is not None
-        generation = next(n for n, first in enumerate(self.cursor.reader._first) if first == window.first) + 1
+        reader = self.cursor.reader
+        assert isinstance(reader, EventsReader)
+        generation = next(n for n, first in enumerate(reader._first) if first == window.first) + 1
         if self.linked._exports is not None:
             self.boundaries[generation, record.at - RING_DATA] = fingerprint(self.linked)
         super()._advance(record)

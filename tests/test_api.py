@@ -25,6 +25,7 @@ EXPORTED = [
     "GuestExit",
     "GuestTrap",
     "HostTrap",
+    "Mark",
     "NewerFormatError",
     "Outcome",
     "Ran",
@@ -33,12 +34,14 @@ EXPORTED = [
     "RefusedError",
     "RepriseError",
     "Stopped",
+    "TimeMachine",
     "Trace",
     "TraceError",
     "UsageError",
     "Verdict",
     "Verification",
     "__version__",
+    "breakpoint_at",
     "host",
     "main",
     "provide",
@@ -47,6 +50,7 @@ EXPORTED = [
     "replay",
     "run",
     "verify",
+    "watchpoint_at",
 ]
 
 

@@ -232,3 +232,20 @@ def test_what_hosts_write_is_told_with_the_call_and_its_event(tmp_path: Path) ->
             told = [(clock, memory, address, bytes.fromhex(data)) for clock, _, _, _, memory, address, data, _ in hits]
             assert told == [write for write in machine.writes if low <= write[0] < high]
             assert all((pc == -1) == (event >= 0) for _, pc, _, event, *_ in hits)
+
+
+def test_the_log_of_simd_stores_rebuilds_memory(tmp_path: Path) -> None:
+    """The interpreter has no SIMD: what is told is applied, one hit at a time, to what stepping finds in memory."""
+    text, wanted = PROGRAMS["simd"]
+    with bench(assemble(f"(module {text})"), wanted, tmp_path) as found:
+        total = found.end["clock"]
+        hits = scanned(found, 0, total, {"memory": [0, 0, 2**63 - 1]})
+        seen = {clock: state.memories[0] for clock, state in found.states(range(total))}
+        memory = bytearray(seen[0])
+        for clock in range(total):
+            assert bytes(memory) == seen[clock], f"before instruction {clock}"
+            for hit in hits:
+                if hit[0] == clock:
+                    written = bytes.fromhex(hit[6])
+                    memory[hit[5] : hit[5] + len(written)] = written
+        assert sorted(len(hit[6]) // 2 for hit in hits) == [1, 2, 4, 8, 8, 8, 16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -356,8 +356,14 @@ class TestWatchpoints:
         found = everywhere(machine, [], [watchpoint_at(machine, "36:1")], False)
         assert [stop.hit.clock for stop in found] == stores
         assert [stop.mark for stop in found] == [Mark(c + 1) for c in stores]
-        changes = everywhere(machine, [], [watchpoint_at(machine, "36:1", changes_only=True)], False)
-        assert len(changes) < len(found)
+
+    def test_that_change_nothing_are_left_out_if_only_changes_count(self, calls: Bench) -> None:
+        machine, table = calls.machine, calls.table
+        found = everywhere(machine, [], [watchpoint_at(machine, "global=0", changes_only=True)], False)
+        sets = [c for c, row in enumerate(table.rows) if row.instruction == "global.set 0"]
+        changing = [c for c in sets if table.rows[c].globals[0] != table.rows[c + 1].globals[0]]
+        assert [stop.hit.clock for stop in found if stop.event is None] == changing
+        assert len(changing) < len(sets)
 
     def test_on_globals_stop_at_every_set(self, calls: Bench) -> None:
         machine, table = calls.machine, calls.table
@@ -402,7 +408,7 @@ class TestCancelling:
                 never = breakpoint_at(machine, "func=step", "clock < 0")
                 watch = watchpoint_at(machine, "65528:8", "clock < 0")
                 here = machine.seek(Mark(machine.total // 2))
-                questions = [
+                questions: list[Callable[[], Any]] = [
                     lambda: motion.run([never], watch=stop),
                     lambda: motion.run([never], reverse=True, watch=stop),
                     lambda: motion.run([], [watch], watch=stop),

@@ -15,11 +15,11 @@ import pytest
 from traces._errors import RecordingError, TraceError
 from traces.layout import Kind, Status
 from traces.manifest import Export, Import, Manifest
+from traces.states import StateRow
 from traces.tables import (
     RUN_SPAN,
     EventsReader,
     EventsWriter,
-    StateRow,
     derive_spans,
     read_spans,
     read_states,
