@@ -1,4 +1,4 @@
-"""What a finished pass found out about a trace, kept in the user's private cache: so that opening it again need not wait for another.
+"""What a finished pass found out about a trace, kept in the user's private cache: opening it again need not wait for another.
 
 A proof is for one trace (its manifest, which names the digest of every file), one form of the twin and one engine. It holds the
 verdict, where the execution ends, where the guest trapped, and the clock of every event.

@@ -148,7 +148,7 @@ def _harm_step(pen: Pen, harm: Harm) -> None:
 
 
 def _why_step(pen: Pen, incident: Path, harm: Harm) -> None:
-    """The time machine's part: which line of the agent's let that happen. Needs pyelftools for the line; without it, the place."""
+    """The time machine's part: which line of the agent let that happen. Without pyelftools, which place in its code."""
     asked = ["last-write", "--json", "--source", str(Path(__file__).parent), "--before", f"e{harm.seq}"]
     answer = _reprise([*asked, str(incident), f"{harm.address:#x}:{len(harm.account)}"], "", (0,))
     write: dict[str, Any] = json.loads(answer)["writes"][0]

@@ -396,7 +396,7 @@ class TestWatchpoints:
 
 class TestCancelling:
     def test_leaves_the_machine_usable_and_no_process_behind(self, tmp_path: Path) -> None:
-        trace = kit.spin(tmp_path, rounds=2, turns=2_000_000)
+        trace = kit.spin(tmp_path, rounds=2, turns=8_000_000)
 
         def stop(_clock: int, _events: int) -> None:
             raise Cancelled
@@ -407,7 +407,7 @@ class TestCancelling:
                 motion, history = machine.motion, machine.history
                 never = breakpoint_at(machine, "func=step", "clock < 0")
                 watch = watchpoint_at(machine, "65528:8", "clock < 0")
-                here = machine.seek(Mark(machine.total // 2))
+                here = machine.seek(Mark(machine.total // 20))
                 questions: list[Callable[[], Any]] = [
                     lambda: motion.run([never], watch=stop),
                     lambda: motion.run([never], reverse=True, watch=stop),
