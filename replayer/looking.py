@@ -144,7 +144,7 @@ def frame_json(frame: Frame) -> dict[str, Any]:
 def stop_line(machine: TimeMachine, stop: Stop, here: Here) -> str:
     where = here.frame.describe() if here.frame is not None else "the guest is not running"
     event = f"  event {stop.event}" if stop.event is not None else ""
-    wrote = f"  wrote {short(stop.new)} at {stop.address:#x}" if stop.address is not None else ""
+    wrote = f"  wrote {short(stop.new)} over {short(stop.old)} at {stop.address:#x}" if stop.address is not None else ""
     return f"mark {stop.mark}  {stop.reason}{event}{wrote}  {where}"
 
 
@@ -157,6 +157,7 @@ def stop_json(stop: Stop, here: Here) -> dict[str, Any]:
         "event": stop.event,
         "pc": None if stop.pc is None else f"{stop.pc:#x}",
         "address": None if stop.address is None else f"{stop.address:#x}",
+        "old": stop.old.hex() if stop.address is not None else None,
         "new": stop.new.hex() if stop.address is not None else None,
         "where": here.frame.describe() if here.frame is not None else None,
     }

@@ -83,6 +83,10 @@ class TimeMachine:
         self.module = self.job.module
         self.twin = self.job.twin
         self.notes += self.job.notes
+        if self.trace.manifest.outcome.get("kind") == "stack":
+            self.notes.append(
+                "the run exhausted its stack: behind its last event the twin's own depth is shown, which is another"
+            )
         self.details = Details(self.module, self.twin)
         self.clocks = Clocks(self.job)
         self.timeline = Timeline(self.clocks, self.job)
@@ -412,7 +416,14 @@ class TimeMachine:
                 self.checkpoints.deaths.append(str(error))
                 if attempt == ATTEMPTS - 1:
                     raise
-        raise AssertionError
+            except UsageError:
+                raise
+            except RepriseError:
+                # On the way there the guest trapped, and the pass has not come by yet to tell where that was.
+                if self.passed is not None:
+                    raise
+                self.know(watch)
+        return self._seek(target, watch)
 
     def _seek(self, target: Mark, watch: Watch | None) -> Here:
         here = self.look(target, watch)

@@ -154,6 +154,47 @@ def test_further_back_stands_who_wrote_it_before(cli: Cli, incident: str) -> Non
     assert writes[0]["mark"] > writes[1]["mark"] > writes[2]["mark"]
 
 
+def test_calls_and_writes_are_relations_in_sql(cli: Cli, incident: str) -> None:
+    pytest.importorskip("duckdb")
+
+    def rows(sql: str) -> list[dict[str, Any]]:
+        done = cli("query", incident, sql, "--json")
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
+        return found
+
+    marks = [stop["mark"] for stop in json.loads(cli("find", incident, "--break", "func=pay", "--json").stdout)["stops"]]
+    (call,) = rows("SELECT * FROM calls('pay')")
+    assert call["mark"] <= marks[0] < call["end_mark"]
+    assert call["instructions"] == call["end_mark"] - call["mark"]
+    assert rows("SELECT count(*) AS n FROM calls('search') WHERE depth > 0") == [{"n": 2}]
+
+    last = rows('SELECT mark, "by", event, new FROM writes(0x130050, 14) ORDER BY mark DESC LIMIT 1')
+    assert last == [{"mark": 70327, "by": "host", "event": 22, "new": base64.b64encode(PAID).decode()}]
+    joined = rows("SELECT e.import FROM writes(1245264, 14) w JOIN events e ON e.seq = w.event")
+    assert joined == [{"import": "tool.search"}]
+    # What stands in quotes or comments is left alone, and nothing is kept in the trace.
+    assert rows("SELECT 'calls(''pay'')' AS t /* writes(1) */") == [{"t": "calls('pay')"}]
+    assert sorted(path.name for path in (cli.cwd / incident).iterdir()) == sorted(
+        path.name for path in (ROOT / "tests" / "goldens" / "format-1" / "incident.trace").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("sql", "parts"),
+    [
+        ("SELECT * FROM calls('serch')", ("serch", "did you mean search")),
+        ("SELECT * FROM calls('tool_pay')", ("imported", "events")),
+        ("SELECT * FROM calls()", ("one function",)),
+        ("SELECT * FROM writes('here')", ("numbers",)),
+        ("SELECT * FROM writes(seq)", ("only numbers and 'text'",)),
+    ],
+)
+def test_a_mistake_in_such_sql_is_one_line(cli: Cli, incident: str, sql: str, parts: tuple[str, ...]) -> None:
+    pytest.importorskip("duckdb")
+    one_line(cli("query", incident, sql), 64, *parts)
+
+
 def test_nothing_found_is_exit_1(cli: Cli, incident: str) -> None:
     found = cli("find", incident, "--break", "func=pay", "--from", "end")
     write = cli("last-write", incident, "0x13ff00:4")
