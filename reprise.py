@@ -178,6 +178,7 @@ _COMMANDS = {
     "at": "replayer",
     "find": "replayer",
     "last-write": "replayer",
+    "inspect": "inspector",
     "show": "traces",
     "events": "traces",
     "query": "replayer",

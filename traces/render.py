@@ -171,12 +171,12 @@ class Lines:
         """Result types of calls into the guest that have not returned yet; a return does not name what it returns from."""
 
     def line(self, row: Mapping[str, Any]) -> str:
-        head, outcome = self._texts(row)
+        head, outcome = self.texts(row)
         indent = "  " * min(row["depth"], 12)
         text = f"{row['seq']:>8}  {indent + head:<46}  {row['status']:<6}"
         return f"{text}  → {outcome}".rstrip() if outcome else text.rstrip()
 
-    def _texts(self, row: Mapping[str, Any]) -> tuple[str, str]:
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """What happened, and what came of it."""
         detail = row["detail"] or ""
         head, _, outcome = detail.partition(" → ")

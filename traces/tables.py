@@ -9,6 +9,7 @@ is a TraceError of one line.
 
 from __future__ import annotations
 
+import bisect
 import os
 import threading
 from collections import deque
@@ -369,6 +370,14 @@ class EventsReader:
             self._sizes = [group.column(leaf).total_uncompressed_size for group in groups]
             self.largest_window: int = max(self._sizes, default=0)
             """No window has more bytes of records."""
+
+    def first_of(self, index: int) -> int:
+        """Number of a window's first record; for one behind the last window, how many there are."""
+        return int(self._first[index])
+
+    def window_of(self, seq: int) -> int:
+        """The window that holds a record."""
+        return bisect.bisect_right(self._first, seq) - 1
 
     def window(self, index: int) -> Window:
         """The records of one window."""

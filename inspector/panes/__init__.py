@@ -1,0 +1,1 @@
+"""What the inspector consists of on the screen."""

@@ -1,0 +1,222 @@
+"""A table of any number of rows, of which only those on the screen are ever made."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from rich.segment import Segment
+from textual import events
+from textual.binding import BindingType
+from textual.strip import Strip
+from textual.widget import Widget
+
+from inspector.actions import bindings
+
+Piece = tuple[str, str]
+"""Text, and what it is: one of ROLES, or ""."""
+ROLES: Final = (
+    "dim",
+    "strong",
+    "name",
+    "number",
+    "world",
+    "file",
+    "talk",
+    "output",
+    "bad",
+    "good",
+    "changed",
+    "mark",
+    "here",
+    "pick",
+)
+
+
+def plain(text: str) -> str:
+    """Text without anything a terminal would not simply print."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else "\ufffd" for c in text)
+
+
+class Rows(Widget, can_focus=True):
+    """Rows with a cursor. What they hold is asked for when they are drawn."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings("rows")
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--cursor", "rows--resting", *(f"rows--{role}" for role in ROLES)}
+    NAME: ClassVar[str] = ""
+    """How the pane is called."""
+    MARGIN: ClassVar[int] = 0
+    """Rows that stay visible around what is placed, where there is room."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.top = 0
+        self.cursor = 0
+        self.shift = 0
+        """Columns scrolled to the right."""
+        self._unseen = True
+        """The cursor was placed while there was no room to say where on the screen."""
+
+    # -- to be told by each table
+
+    def count(self) -> int:
+        return 0
+
+    def pieces(self, index: int, width: int) -> list[Piece]:
+        raise NotImplementedError
+
+    def cursor_moved(self) -> None:
+        """The user moved the cursor."""
+
+    def title(self) -> str:
+        return self.NAME
+
+    def note(self) -> str:
+        """What stands at the lower edge."""
+        return ""
+
+    # -- drawing
+
+    def update(self) -> None:
+        """What is shown has changed."""
+        self.cursor = min(self.cursor, max(0, self.count() - 1))
+        self.top = max(0, min(self.top, self.count() - self.room))
+        self.border_title = _escaped(self.title())
+        self.border_subtitle = _escaped(self.note())
+        self.refresh()
+
+    @property
+    def room(self) -> int:
+        """Rows that fit."""
+        return max(1, self.size.height)
+
+    def render_line(self, y: int) -> Strip:
+        width, index = self.size.width, self.top + y
+        base = self.rich_style
+        if index >= self.count():
+            return Strip.blank(width, base)
+        segments = [
+            Segment(plain(text), self.get_component_rich_style(f"rows--{role}") if role else base)
+            for text, role in self.pieces(index, width + self.shift)
+        ]
+        line = Strip(segments)
+        strip = line.crop_extend(self.shift, self.shift + width, base)
+        if line.cell_length > self.shift + width > self.shift:
+            strip = Strip([*strip.crop(0, width - 1), Segment("…", self.get_component_rich_style("rows--dim"))], width)
+        if index == self.cursor and self.shows_cursor:
+            over = self.get_component_rich_style("rows--cursor" if self.has_focus else "rows--resting", partial=True)
+            strip = Strip(Segment.apply_style(strip, post_style=over), width)
+        return strip
+
+    @property
+    def shows_cursor(self) -> bool:
+        return True
+
+    # -- moving
+
+    def place(self, index: int, *, top: int | None = None) -> None:
+        """Puts the cursor on a row, and that row on the screen: some rows from its edge, if it was not on it."""
+        self.cursor = max(0, min(index, self.count() - 1))
+        room = self.room
+        self._unseen = not self.size.height
+        if top is not None:
+            self.top = top
+        elif not self._within():
+            self.top = self.cursor - room // 3
+        self.top = max(0, min(self.top, self.count() - room))
+        self.update()
+
+    def _within(self) -> bool:
+        margin = min(self.MARGIN, (self.room - 1) // 2)
+        above = self.cursor < margin or self.top + margin <= self.cursor
+        return above and self.top <= self.cursor < self.top + self.room - margin
+
+    def _move(self, by: int) -> None:
+        old = self.cursor
+        self.cursor = max(0, min(self.cursor + by, self.count() - 1))
+        self._follow()
+        self.update()
+        if self.cursor != old:
+            self.cursor_moved()
+
+    def _follow(self) -> None:
+        if self.cursor < self.top:
+            self.top = self.cursor
+        elif self.cursor >= self.top + self.room:
+            self.top = self.cursor - self.room + 1
+
+    def action_cursor_up(self) -> None:
+        self._move(-1)
+
+    def action_cursor_down(self) -> None:
+        self._move(1)
+
+    def action_page_up(self) -> None:
+        self._move(-self.room)
+
+    def action_page_down(self) -> None:
+        self._move(self.room)
+
+    def action_first_row(self) -> None:
+        self._move(-self.count())
+
+    def action_last_row(self) -> None:
+        self._move(self.count())
+
+    def action_cursor_left(self) -> None:
+        self.shift = max(0, self.shift - 8)
+        self.refresh()
+
+    def action_cursor_right(self) -> None:
+        self.shift += 8
+        self.refresh()
+
+    def action_choose(self) -> None:
+        """Opens what the cursor is on."""
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.top = max(0, min(self.top + 3, self.count() - self.room))
+        self.update()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.top = max(0, self.top - 3)
+        self.update()
+
+    def on_click(self, event: events.Click) -> None:
+        at = event.get_content_offset(self)
+        if at is None:
+            return
+        index = self.top + at.y
+        if index >= self.count():
+            return
+        moved = index != self.cursor
+        self.cursor = index
+        self.clicked(at.x)
+        self.update()
+        if moved:
+            self.cursor_moved()
+        elif event.chain > 1:
+            self.action_choose()
+
+    def clicked(self, column: int) -> None:
+        """A row was clicked, at this column."""
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def on_resize(self) -> None:
+        if self._unseen or not self._within():
+            self._unseen = not self.size.height
+            self.top = max(0, self.cursor - self.room // 3)
+        self.update()
+
+
+def _escaped(text: str) -> str:
+    """Text for a border, which would be read as markup."""
+    return plain(text).replace("[", "\\[")
