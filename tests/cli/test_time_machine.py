@@ -307,8 +307,36 @@ def test_interrupting_leaves_no_process_behind(cli: Cli, tmp_path: Path) -> None
 
     text = '(module (func (export "run") (param i32) (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))'
     (cli.cwd / "long.wat").write_text(text)
-    assert cli("record", "-o", "long.trace", "--invoke", "run", "--arg", "-1", "long.wat").returncode == 0
-    process = cli.start("at", "long.trace", "end")
+    assert (
+        cli(
+            "record",
+            "-o",
+            "long.trace",
+            "--invoke",
+            "run",
+            "--arg",
+            "0x7fffffff",
+            "--invoke",
+            "run",
+            "--arg",
+            "-1",
+            "--invoke",
+            "run",
+            "--arg",
+            "-1",
+            "long.wat",
+        ).returncode
+        == 0
+    )
+    process = subprocess.Popen(
+        cli.command("at", "long.trace", "end"),
+        cwd=cli.cwd,
+        env=cli.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Whoever runs the tests may ignore interrupts (a job in the background does), and that would be inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
