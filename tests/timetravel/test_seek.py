@@ -71,7 +71,7 @@ class TestTheSameState:
 
     def test_at_every_checkpoint_of_a_long_run(self, place: Path) -> None:
         """At its very clock, one before, one behind: reached through it and, in a machine without, from the start."""
-        trace = kit.spin(place, rounds=5, turns=5_000_000, pages=4)
+        trace = kit.spin(place, rounds=5, turns=20_000_000, pages=4)
         with TimeMachine(trace, interval=0.02) as machine, TimeMachine(trace, interval=1e6) as plain:
             machine.wait()
             clocks = machine.checkpoints.clocks
