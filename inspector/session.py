@@ -415,9 +415,7 @@ class Session:
             if self._closing:
                 machine.close()
                 return False
-            machine.know(self._watch)
-            if machine.proof:
-                raise RepriseError(f"{machine.proof}; what the time machine would show cannot be trusted")
+            machine.require_proof(self._watch)
             has_source = machine.open_source()
             verdict = machine.verdict()
             kind = str(verdict["verdict"])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from traces._errors import TraceError, UsageError
+from traces._errors import UsageError
 from traces.cli import Command, Parser, emit, emit_json_rows, one_line, say
 from traces.commands import declare_query, run_query
 
@@ -141,9 +141,7 @@ def _machine(args: argparse.Namespace) -> Iterator[TimeMachine]:
         machine.open_source()
         for note in machine.notes:
             say(f"note: {note}")
-        machine.know(_progress(machine))
-        if machine.proof:
-            raise TraceError(f"{args.trace}: {machine.proof}; what the time machine would show cannot be trusted")
+        machine.require_proof(_progress(machine))
         yield machine
 
 

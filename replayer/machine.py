@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -335,17 +335,25 @@ class TimeMachine:
         if verdict["verdict"] == "identical":
             self._remember()
             return ""
-        from replayer.replay import replay
+        from replayer.replay import STACK_MOVED, replay
 
         plain = replay(self.trace).to_json()
         same = all(verdict[key] == plain[key] for key in ("verdict", "events", "total"))
-        if same:
+        # Where a stack runs out is the one thing a twin does at a depth of its own: it agrees if it went along up to there.
+        deeper = verdict["reason"] == STACK_MOVED and plain["verdict"] in ("identical", "incomplete")
+        if same or (deeper and verdict["events"] <= plain["events"]):
             self._remember()
             return ""
         return (
             f"the instrumented twin ended {verdict['verdict']} at event {verdict['events']}, "
             f"the plain replay {plain['verdict']} at event {plain['events']}"
         )
+
+    def require_proof(self, watch: Watch | None = None) -> None:
+        """For whoever shows what is found to others. Raises TraceError if the twin did not do what the plain replay does."""
+        self.know(watch)
+        if self.proof:
+            raise TraceError(f"{self.trace.given}: {self.proof}; what the time machine would show cannot be trusted")
 
     def mark(self, text: str | int | Mark, watch: Watch | None = None) -> Mark:
         """A mark from what a person writes: `1204331`, `1204331.2`, `e123`, `e123+`, `start`, `end`. Raises UsageError."""
@@ -392,6 +400,28 @@ class TimeMachine:
             elif kind in (Kind.TRAP, Kind.EXIT, Kind.STOP):
                 return later
         return self.events - 1
+
+    def calls_of(self, imports: Sequence[int], low: int, high: int, reverse: bool) -> Iterator[int]:
+        """Events in [low, high) that are calls of these imports, in order or backward: picked from the table by columns."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from traces.tables import EventsReader
+        from traces.tracedir import EVENTS
+
+        names = {self.trace.manifest.imports[index].qualified for index in imports}
+        with EventsReader(self.trace.path / EVENTS) as reader:
+            windows = range(reader.window_of(low), reader.window_of(high - 1) + 1) if low < high else range(0)
+            for window in reversed(windows) if reverse else windows:
+                batch = reader.batch(window, ["kind", "import"])
+                wanted = pc.is_in(batch.column("import").cast("string"), value_set=pa.array(sorted(names), pa.string()))
+                calls = pc.equal(batch.column("kind").cast("string"), "call")
+                found = pc.indices_nonzero(pc.and_(calls, wanted)).to_pylist()
+                for row in reversed(found) if reverse else found:
+                    seq = reader.first_of(window) + row
+                    # Two imports may have one name, and be told apart by number.
+                    if low <= seq < high and self.job.header(seq)[2] in imports:
+                        yield seq
 
     def _need_event(self, seq: int, watch: Watch | None = None) -> None:
         if not 0 <= seq < self.events:

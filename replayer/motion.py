@@ -42,7 +42,6 @@ from replayer.stops import Breakpoint, Watchpoint, entry_of
 from replayer.twin import HEAD_AFTER_CALL, HEAD_CALLS, HEAD_ENTRY, HEAD_LANDING
 from replayer.worker import Cancelled, Moment, Watch
 from traces._errors import UsageError
-from traces.layout import Kind
 
 if TYPE_CHECKING:
     from replayer.machine import TimeMachine
@@ -281,13 +280,11 @@ class Motion:
         machine.know(watch)
         known = machine.clocks.known
         present = min(machine.timeline.events_before(mark), known)
-        numbers = range(present - 1, -1, -1) if reverse else range(present, known)
-        for seq in numbers:
-            kind, _, index = machine.job.header(seq)
-            if kind is Kind.CALL and index in imports:
-                at = machine.timeline.mark_of(seq)
-                if at < mark if reverse else at > mark:
-                    yield seq
+        low, high = (0, present) if reverse else (present, known)
+        for seq in machine.calls_of(imports, low, high, reverse):
+            at = machine.timeline.mark_of(seq)
+            if at < mark if reverse else at > mark:
+                yield seq
 
     def _find_write(self, wanted: Watchpoint, mark: Mark, reverse: bool, watch: Watch | None) -> Stop | None:
         skip = wanted.skip

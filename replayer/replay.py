@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _ALL_ONES = (1 << 64) - 1
 _NO_CLOCK = _ALL_ONES
-_STACK_MOVED = "stack exhausted, at another depth than in the recording"
+STACK_MOVED = "stack exhausted, at another depth than in the recording"
 _CLOSERS = (Kind.TRAP, Kind.EXIT, Kind.STOP)
 Values = list[tuple[str, Raw]]
 
@@ -160,11 +160,11 @@ class Replay:
             return self._end()
         except Diverged as diverged:
             if self.overflowed is not None:
-                return self._verdict("incomplete", self.overflowed, reason=_STACK_MOVED)
+                return self._verdict("incomplete", self.overflowed, reason=STACK_MOVED)
             return self._verdict("diverged", diverged.difference.seq, difference=diverged.difference)
         except RecordingEnds:
             if self.stack_moved:
-                return self._verdict("incomplete", self.cursor.seq(), reason=_STACK_MOVED)
+                return self._verdict("incomplete", self.cursor.seq(), reason=STACK_MOVED)
             return self._verdict("incomplete", self.cursor.end, reason=self._short())
         except (IndexError, OverflowError, ValueError, struct.error) as error:
             raise TraceError(f"event {self.cursor.seq()}: {error}; the trace is damaged, restore it from a copy") from None
@@ -236,7 +236,7 @@ class Replay:
         self._compare_states()
         self._compare_outcome()
         if self.stack_moved:
-            return self._verdict("incomplete", self.cursor.total, reason=_STACK_MOVED)
+            return self._verdict("incomplete", self.cursor.total, reason=STACK_MOVED)
         if self.cursor.total == 0 and not self.moments:
             return self._verdict("unusable", 0, reason="the recording holds nothing that could be compared")
         if self.cursor.total not in self.states and states.take(self.linked):

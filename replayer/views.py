@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from recorder.boundary.engine import cache_dir, engine_version
 from replayer.twin import TWIN_VERSION
-from traces._errors import TraceError, UsageError
+from traces._errors import UsageError
 from traces.tracedir import MANIFEST
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def _answered(trace: Path, name: str, args: list[str | int]) -> pa.Table:
     from replayer.machine import TimeMachine
 
     with TimeMachine(trace) as machine:
-        machine.know()
-        if machine.proof:
-            raise TraceError(f"{trace}: {machine.proof}; what a query would find cannot be trusted")
+        machine.require_proof()
         table = _calls(machine, args) if name == "calls" else _writes(machine, args)
     if path is not None:
         with contextlib.suppress(OSError):

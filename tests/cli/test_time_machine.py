@@ -301,6 +301,18 @@ def test_a_recording_without_an_end_can_be_looked_at_up_to_there(cli: Cli) -> No
     assert json.loads(fuel.stdout)["mark"] == outcome["clock"]
 
 
+def test_a_run_that_exhausted_its_stack_can_be_looked_at(cli: Cli) -> None:
+    done = cli("record", "-o", "deep.trace", GUESTS / "deep_recursion.wasm")
+    assert "stack" in done.stderr
+    at = cli("at", "deep.trace", "1000", "--json")
+    end = cli("at", "deep.trace", "end")
+
+    assert at.returncode == 0, at.stderr
+    assert json.loads(at.stdout)["depth"] > 100
+    assert end.returncode == 0, end.stderr
+    assert "exhausted its stack" in end.stderr
+
+
 def test_interrupting_leaves_no_process_behind(cli: Cli, tmp_path: Path) -> None:
     import signal
     import time
