@@ -20,7 +20,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Static
 
-from inspector import session as ask
+from inspector import protocol as ask
 from inspector.actions import ACTIONS, BY_ID, footer, shown_keys
 from inspector.bookmarks import read_bookmarks
 from inspector.focus import Focus, Visits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.message import Message
 
-from inspector.session import PagesRead, Progress, Report
+from inspector.protocol import PagesRead, Progress, Report
 
 
 class Reported(Message):

@@ -2,10 +2,11 @@
 
 The machine is synchronous, and a journey may take as long as the recording did. So whoever wants something posts a request and
 goes on; answers are told as reports, from the worker's thread. What has become pointless is dropped: of several seeks only the
-newest counts, and it ends what runs. Motions are cancelled between two signs of life of the guest. When a process of the machine
-dies, that is told, the machine is opened anew and goes back to where it was.
+newest counts, and it ends what runs. Motions are cancelled between two signs of life of the guest, and between two signs of life
+those who only want to look at where the guest was are served: memory can be read while a long motion runs. When a process of
+the machine dies, that is told, the machine is opened anew and goes back to where it was.
 
-The recording may be hostile; what is taken from it was escaped where it was made, or is here.
+The recording may be hostile; what is taken from it was escaped where it was made, or is in `capture`.
 """
 
 from __future__ import annotations
@@ -16,230 +17,59 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inspector.snapshot import (
-    CodeLine,
-    CodeText,
-    Facts,
-    FrameDetail,
-    FrameHead,
-    Pages,
-    Snapshot,
-    SourceText,
-    StopPoint,
-    ValueRow,
+from inspector.capture import Capture, safe
+from inspector.protocol import (
+    LOOKS,
+    MOTIONS,
+    AddStop,
+    Answer,
+    Arrived,
+    Compare,
+    Detailed,
+    Expand,
+    FindBytes,
+    Found,
+    LastChange,
+    Locate,
+    Located,
+    Opened,
+    PagesRead,
+    Progress,
+    ReadMemory,
+    Refused,
+    Report,
+    Request,
+    Run,
+    RunToPlace,
+    Said,
+    Seek,
+    ShowFrame,
+    Step,
+    StopsChanged,
+    WhoWrote,
 )
+from inspector.snapshot import Facts, Pages, StopPoint
 from replayer.marks import Mark
 from replayer.worker import Cancelled, WorkerDied
 from traces._errors import RepriseError, UsageError
 from traces.cli import debugging, one_line
 
 if TYPE_CHECKING:
-    from replayer.look import Frame, Here
+    from replayer.look import Here
     from replayer.machine import TimeMachine
-    from replayer.source.values import Value
 
 DENSITY: Final = 2048
 """Parts of the execution whose events are counted."""
 TELL_EVERY: Final = 0.1
 """Seconds between two reports of progress."""
 _CHUNK: Final = 1 << 20
-_SHOWN: Final = 200
-_MOST_VALUES: Final = 2000
-
-
-# -- what can be asked ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Seek:
-    """Go to a mark. Only the newest one counts."""
-
-    mark: str
-    frame: int = 0
-
-
-@dataclass(frozen=True)
-class Step:
-    how: str
-    reverse: bool = False
-    by: str = "line"
-
-
-@dataclass(frozen=True)
-class Run:
-    """Continue to the next break- or watchpoint, or to the end."""
-
-    reverse: bool = False
-
-
-@dataclass(frozen=True)
-class RunToPlace:
-    """Run to a place in the code, written as a breakpoint."""
-
-    place: str
-    reverse: bool = False
-
-
-@dataclass(frozen=True)
-class LastChange:
-    """Go to the last write of these bytes before here."""
-
-    memory: int
-    address: int
-    length: int
-
-
-@dataclass(frozen=True)
-class WhoWrote:
-    """Tell of that write, without going there."""
-
-    memory: int
-    address: int
-    length: int
-
-
-@dataclass(frozen=True)
-class ShowFrame:
-    """Show another frame of this moment."""
-
-    level: int
-
-
-@dataclass(frozen=True)
-class Expand:
-    """Show what a value is made of, or no longer."""
-
-    path: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ReadMemory:
-    memory: int
-    address: int
-    length: int
-
-
-@dataclass(frozen=True)
-class FindBytes:
-    needle: bytes
-    memory: int
-    start: int
-    """The first address to look at; backward, the first behind those to look at."""
-    reverse: bool = False
-
-
-@dataclass(frozen=True)
-class AddStop:
-    point: StopPoint
-
-
-@dataclass(frozen=True)
-class Locate:
-    """Tell at which marks these events happen."""
-
-    events: tuple[int, ...]
-
-
-Request = Seek | Step | Run | RunToPlace | LastChange | WhoWrote | ShowFrame | Expand | ReadMemory | FindBytes | AddStop | Locate
-_MOTIONS: Final = (Seek, Step, Run, RunToPlace, LastChange, WhoWrote, FindBytes)
-
-
-# -- what is told --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Opened:
-    facts: Facts
-
-
-@dataclass(frozen=True)
-class Refused:
-    """There is no machine for this recording; its tables can be read all the same."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Something takes a while. `what` "" says that it is over."""
-
-    what: str
-    clock: int = 0
-    events: int = 0
-
-
-@dataclass(frozen=True)
-class Arrived:
-    snapshot: Snapshot
-    reason: str = ""
-    """What stopped the motion, if it is worth telling."""
-    range: tuple[int, int, int] | None = None
-    """The bytes it was about."""
-    kind: str = ""
-    """Of visit; see `focus.Visits`."""
-    asked: str | None = None
-    """The mark that was asked for; None after a motion, which finds its own."""
-
-
-@dataclass(frozen=True)
-class Detailed:
-    """Another frame of the same moment, or the same one with something expanded."""
-
-    mark: Mark
-    detail: FrameDetail
-
-
-@dataclass(frozen=True)
-class PagesRead:
-    pages: Pages
-
-
-@dataclass(frozen=True)
-class Found:
-    """Bytes that were looked for."""
-
-    memory: int
-    address: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Text to read, and a mark to go to."""
-
-    title: str
-    lines: tuple[str, ...]
-    mark: str | None
-
-
-@dataclass(frozen=True)
-class Said:
-    """One line for the user."""
-
-    text: str
-    severity: str = "information"
-    """information, warning or error"""
-
-
-@dataclass(frozen=True)
-class StopsChanged:
-    points: tuple[StopPoint, ...]
-
-
-@dataclass(frozen=True)
-class Located:
-    clocks: tuple[tuple[int, int], ...]
-    """(event, instruction), of the events that were reached."""
-
-
-Report = Opened | Refused | Progress | Arrived | Detailed | PagesRead | Found | Answer | Said | StopsChanged | Located
 
 
 class Session:
@@ -248,7 +78,6 @@ class Session:
     Args:
         tell: given each report, in the worker's thread.
         search, remap: where sources are; see TimeMachine.
-        start: where to go first; None goes where the replay diverged, if it did, and else stays at the start.
         make: opens the machine; tests put another one in its place.
     """
 
@@ -271,19 +100,17 @@ class Session:
         self._cancelled = False
         self._closing = False
         self._machine: TimeMachine | None = None
+        self._now: Here | None = None
+        """The guest as it was shown last; stays while the machine goes elsewhere."""
+        self._old: Here | None = None
+        """The guest at the stop before, or at the chosen mark: what bytes are compared with."""
+        self._compared = False
+        """Whether that mark was chosen."""
         self._mark: Mark | None = None
         """Where the machine was last, to come back to after an accident."""
         self._level = 0
-        self._before: Mark | None = None
-        self._old: Here | None = None
-        """The guest at the stop before, for comparing bytes; looked at when first needed."""
-        self._values: dict[tuple[str, ...], str] = {}
-        """Values shown at this stop, by function and path."""
-        self._previous: dict[tuple[str, ...], str] = {}
-        """Those of the stop before."""
-        self.expanded: set[tuple[str, ...]] = set()
+        self._capture = Capture()
         self._points: tuple[StopPoint, ...] = ()
-        self._texts: dict[int, tuple[CodeLine, ...]] = {}
         self._told = 0.0
         self._doing = ""
         self._thread = threading.Thread(target=self._work, name="reprise-inspector", daemon=True)
@@ -298,7 +125,7 @@ class Session:
         with self._wake:
             if isinstance(request, Seek):
                 self._queue = deque(one for one in self._queue if not isinstance(one, Seek))
-                if isinstance(self._running, _MOTIONS):
+                if isinstance(self._running, MOTIONS):
                     self._cancelled = True
             elif isinstance(request, ReadMemory):
                 self._queue = deque(one for one in self._queue if not isinstance(one, ReadMemory))
@@ -308,12 +135,18 @@ class Session:
     def cancel(self) -> bool:
         """Ends what runs, and forgets what waits behind it; says whether there was anything."""
         with self._wake:
-            waiting = [one for one in self._queue if isinstance(one, _MOTIONS)]
-            self._queue = deque(one for one in self._queue if not isinstance(one, _MOTIONS))
-            if isinstance(self._running, _MOTIONS):
+            waiting = [one for one in self._queue if isinstance(one, MOTIONS)]
+            self._queue = deque(one for one in self._queue if not isinstance(one, MOTIONS))
+            if isinstance(self._running, MOTIONS):
                 self._cancelled = True
                 return True
             return bool(waiting)
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is under way, and nothing waits."""
+        with self._wake:
+            return self._running is None and not self._queue
 
     @property
     def points(self) -> tuple[StopPoint, ...]:
@@ -350,10 +183,26 @@ class Session:
         """Given to every motion: told where the guest is, ends it if nobody wants it any more."""
         if self._cancelled:
             raise Cancelled
+        self._serve_looks()
         now = time.monotonic()
         if now - self._told > TELL_EVERY:
             self._told = now
             self._tell(Progress(self._doing, clock, events))
+
+    def _serve_looks(self) -> None:
+        """Serves who only wants to look at the guest as it is shown, while something else runs."""
+        if not self._queue or self._now is None:
+            return
+        with self._wake:
+            looks = [one for one in self._queue if isinstance(one, LOOKS)]
+            self._queue = deque(one for one in self._queue if not isinstance(one, LOOKS))
+        for one in looks:
+            try:
+                self._look(one)
+            except WorkerDied:
+                raise
+            except RepriseError as error:  # what runs is not to blame
+                self._tell(Said(one_line(str(error)), "warning"))
 
     def _work(self) -> None:
         try:
@@ -363,10 +212,10 @@ class Session:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Closes the machine, and what was looked at beside it."""
-        old, machine = self._old, self._machine
-        self._old = self._machine = None
-        for one in (old, machine):
+        """Closes the machine, and what is looked at beside it."""
+        known = (self._now, self._old, self._machine)
+        self._now = self._old = self._machine = None
+        for one in known:
             if one is not None:
                 with contextlib.suppress(Exception):
                     one.close()
@@ -401,6 +250,8 @@ class Session:
                     idle = not self._queue
                 if idle:
                     self._tell(Progress(""))
+
+    # -- opening
 
     def _open_machine(self) -> TimeMachine:
         from replayer.machine import TimeMachine
@@ -454,7 +305,7 @@ class Session:
             return
         self._tell(Said(f"{one_line(why)}; opening the recording again", "warning"))
         self._let_go()
-        self._before = None
+        self._compared = False
         if self._open() and self._mark is not None:
             try:
                 self._arrive(self.machine.seek(self._mark), asked=str(self._mark))
@@ -466,6 +317,14 @@ class Session:
     def machine(self) -> TimeMachine:
         assert self._machine is not None
         return self._machine
+
+    @property
+    def _shown(self) -> Here:
+        if self._now is None:
+            raise RepriseError("the guest was not seen yet; go to an event")
+        return self._now
+
+    # -- requests
 
     def _do(self, request: Request) -> None:
         machine = self.machine
@@ -496,15 +355,8 @@ class Session:
                 self._arrive(machine.seek(write.mark, self._watch), reason, (memory, address, length))
             case WhoWrote(memory, address, length):
                 self._tell(self._who_wrote(memory, address, length))
-            case ShowFrame(level):
-                self._level = level
-                self._tell(Detailed(machine.here.mark, self._detail(machine.here, level)))
-            case Expand(path):
-                self.expanded.symmetric_difference_update((path,))
-                self._tell(Detailed(machine.here.mark, self._detail(machine.here, self._level)))
-            case ReadMemory(memory, address, length):
-                data = machine.here.read(address, length, memory)
-                self._tell(PagesRead(Pages(machine.here.mark, memory, address, data, self._old_bytes(memory, address, length))))
+            case Compare(mark):
+                self._compare(mark)
             case FindBytes():
                 self._find(request)
             case Locate(events):
@@ -515,6 +367,23 @@ class Session:
                 if not any(other.describe() == point.describe() for other in self._points):
                     self.set_points([*self._points, point])
                 self._tell(Said(f"{point.describe()}: set"))
+            case _:
+                self._look(request)
+
+    def _look(self, request: Request) -> None:
+        """What needs the guest only as it is shown."""
+        here = self._shown
+        match request:
+            case ShowFrame(level):
+                self._level = level
+                self._tell(Detailed(here.mark, self._capture.detail(here, level)))
+            case Expand(path):
+                self._capture.toggle(path)
+                self._tell(Detailed(here.mark, self._capture.detail(here, self._level)))
+            case ReadMemory(memory, address, length):
+                data = here.read(address, length, memory)
+                old = self._old.read(address, length, memory) if self._old is not None else None
+                self._tell(PagesRead(Pages(here.mark, memory, address, data, old)))
 
     # -- stops
 
@@ -541,10 +410,10 @@ class Session:
         title = f"who wrote {address:#x}:{length}"
         if write is None:
             return Answer(title, ("nothing wrote these bytes before here",), None)
-        return Answer(title, tuple(_safe(line) for line in write_lines(self.machine, write)), str(write.mark))
+        return Answer(title, tuple(safe(line) for line in write_lines(self.machine, write)), str(write.mark))
 
     def _find(self, wanted: FindBytes) -> None:
-        here = self.machine.here
+        here = self._shown
         size = here.memory_sizes[wanted.memory]
         step, overlap = _CHUNK, len(wanted.needle) - 1
         starts = range(wanted.start, size, step) if not wanted.reverse else range(max(0, wanted.start - step), -step, -step)
@@ -562,134 +431,35 @@ class Session:
         side = "before" if wanted.reverse else "from"
         raise UsageError(f"not found {side} {wanted.start:#x}")
 
-    def _old_bytes(self, memory: int, address: int, length: int) -> bytes | None:
-        if self._before is None:
-            return None
-        if self._old is None:
-            self._old = self.machine.look(self._before, self._watch)
-        return self._old.read(address, length, memory)
+    def _compare(self, mark: str | None) -> None:
+        """Compares bytes with a chosen mark from now on; without one, with the stop before, as of the next stop."""
+        old = self.machine.look(self.machine.mark(mark, self._watch), self._watch) if mark is not None else None
+        if self._old is not None:
+            self._old.close()
+        self._old, self._compared = old, old is not None
+        self._arrive(self._shown, "" if old is None else f"bytes are compared with mark {old.mark}", asked=str(self._shown.mark))
 
     # -- arriving
 
     def _arrive(
         self, here: Here, reason: str = "", range: tuple[int, int, int] | None = None, kind: str = "", asked: str | None = None
     ) -> None:
+        """Shows the guest there. What was shown before is kept: it is what bytes are compared with."""
         if asked is None:
             self._level = 0
-        if here.mark != self._mark:
-            self._before, self._mark = self._mark, here.mark
-            self._previous = self._values or self._previous
-            self._values = {}
-            if self._old is not None:
-                self._old.close()
-                self._old = None
-        self._tell(Arrived(self._snapshot(here), reason, range, kind, asked))
-
-    def _snapshot(self, here: Here) -> Snapshot:
-        machine = self.machine
-        event = None
-        if here.events < machine.clocks.known and machine.mark_of(here.events) == here.mark:
-            event = here.events
-        heads = tuple(_head(frame) for frame in here.frames)
-        self._level = min(self._level, max(0, len(heads) - 1))
-        return Snapshot(
-            here.mark, here.events, event, heads, here.depth, self._globals(here), tuple(here.memory_sizes), here.at_end,
-            self._detail(here, self._level) if heads else None, self._before,
-        )  # fmt: skip
-
-    def _globals(self, here: Here) -> tuple[ValueRow, ...]:
-        from replayer.looking import value_text
-
-        kinds = [found.value for found in here.machine.module.globals]
-        return tuple(
-            self._row(("global",), f"global {i}", kinds[i], value_text(kinds[i], bits)) for i, bits in enumerate(here.globals)
-        )
-
-    def _detail(self, here: Here, level: int) -> FrameDetail:
-        level = min(level, len(here.frames) - 1)
-        if level < 0:
-            return FrameDetail(0, (), None, "", None)
-        frame = here.frames[level]
-        source, missing = self._source(frame)
-        return FrameDetail(level, tuple(self._frame_values(frame)), source, missing, self._code(frame))
-
-    def _source(self, frame: Frame) -> tuple[SourceText | None, str]:
-        location, known = frame.location, self.machine.source
-        if location is None or known is None:
-            return None, ""
-        lines = known.text(location.file)
-        if lines is None:
-            return None, one_line(location.file)
-        return SourceText(one_line(location.file), location.line, lines, known.text_is_current(location.file)), ""
-
-    def _code(self, frame: Frame) -> CodeText | None:
-        if frame.is_host:
-            return None
-        lines = self._texts.get(frame.function)
-        if lines is None:
-            from recorder.wasm.disassembly import disassemble
-
-            lines = tuple(CodeLine(line.pc, line.depth, line.text) for line in disassemble(self.machine.module, frame.function))
-            self._texts[frame.function] = lines
-        return CodeText(frame.function, one_line(frame.name), frame.pc, lines)
-
-    def _frame_values(self, frame: Frame) -> list[ValueRow]:
-        """Variables, opened as far as they are wanted open; without any, what the module itself has."""
-        from replayer.looking import local_text
-
-        scope = (one_line(frame.name),)
-        rows: list[ValueRow] = []
-        seen: set[str] = set()
-        for value in frame.variables:
-            if value.name not in seen:  # the innermost of that name hides the others
-                seen.add(value.name)
-                self._add_value(rows, scope, value)
-        if not frame.variables:
-            for i in range(min(len(frame.locals), _SHOWN)):
-                kind = frame.types[i] if i < len(frame.types) else ""
-                rows.append(self._row(scope, f"local {i}", kind, local_text(frame, i)))
-        if frame.level == 0:
-            for i, bits in enumerate(frame.operands[:_SHOWN]):
-                text = "?" if bits is None else f"{bits:#x}"
-                row = self._row(scope, f"operand {i}", "", text)
-                rows.append(replace(row, was=None))
-        return rows
-
-    def _add_value(self, rows: list[ValueRow], above: tuple[str, ...], value: Value) -> None:
-        if len(rows) >= _MOST_VALUES:
-            return
-        path = (*above, one_line(value.name))
-        row = self._row(above, path[-1], one_line(value.type_name), one_line(value.text))
-        pointer = value.type_name.rstrip().endswith(("*", "&")) or value.type_name.startswith(("&", "*"))
-        target = int.from_bytes(value.raw, "little") if pointer and value.raw is not None and len(value.raw) <= 8 else None
-        length = len(value.raw) if value.raw is not None else 1
-        row = replace(
-            row, address=value.address, length=max(1, length), target=target, expandable=value.expand is not None,
-            expanded=path in self.expanded and value.expand is not None, available=value.status == "ok",
-        )  # fmt: skip
-        rows.append(row)
-        if row.expanded:
-            children = value.children
-            # Behind a pointer lies one thing: its members are shown at once.
-            if len(children) == 1 and children[0].expand is not None and children[0].name.startswith("*"):
-                children = children[0].children
-            for child in children:
-                self._add_value(rows, path, child)
-
-    def _row(self, above: tuple[str, ...], name: str, type_name: str, text: str) -> ValueRow:
-        """A row, with what the value was at the stop before."""
-        path = (*above, name)
-        self._values[path] = text
-        old = self._previous.get(path)
-        return ValueRow(path, name, type_name, text, old if old != text else None, None, 1, None, False, False)
-
-
-def _head(frame: Frame) -> FrameHead:
-    where = frame.location
-    return FrameHead(
-        frame.level, one_line(frame.name), "" if where is None else one_line(where.file), 0 if where is None else where.line,
-        frame.pc, frame.function, tuple(one_line(call.name) for call in frame.inlined),
-    )  # fmt: skip
+        if here is not self._now:
+            here.held = True
+            moved = self._now is None or here.mark != self._now.mark
+            old, self._now, self._mark = self._now, here, here.mark
+            if moved:
+                self._capture.turn()
+                if not self._compared:
+                    self._old, old = old, self._old
+            if old is not None:
+                old.close()
+        snapshot = self._capture.snapshot(here, self._level, self._old.mark if self._old is not None else None)
+        self._level = snapshot.detail.level if snapshot.detail is not None else 0
+        self._tell(Arrived(replace(snapshot, compared=self._compared), reason, range, kind, asked))
 
 
 def _doing(request: Request) -> str:
@@ -700,10 +470,8 @@ def _doing(request: Request) -> str:
             return "running"
         case Seek(mark):
             return f"going to {mark}"
+        case Compare(str(mark)):
+            return f"looking at {mark}"
         case FindBytes():
             return "searching memory"
     return ""
-
-
-def _safe(line: str) -> str:
-    return line[: len(line) - len(line.lstrip(" "))] + one_line(line)

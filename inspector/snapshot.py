@@ -138,7 +138,9 @@ class Snapshot:
     detail: FrameDetail | None
     """Of the chosen frame; None while the guest does not run."""
     before: Mark | None
-    """The stop before, with which bytes are compared."""
+    """The mark with which bytes are compared: the stop before, or a chosen one."""
+    compared: bool = False
+    """Whether it was chosen."""
 
     @property
     def in_view(self) -> int:

@@ -13,7 +13,7 @@ from textual.app import App
 from textual.binding import BindingType
 from textual.screen import Screen
 
-from inspector import session as ask
+from inspector import protocol as ask
 from inspector.actions import ACTIONS, bindings, shown_keys
 from inspector.bookmarks import Bookmark, bookmarks_file, write_bookmarks
 from inspector.focus import Focus, Visits

@@ -107,8 +107,8 @@ def _query(args: argparse.Namespace) -> int:
 # -- the time machine
 
 
-def _declare_machine(parser: Parser) -> None:
-    parser.add_argument("trace", metavar="TRACE")
+def declare_sources(parser: Parser) -> None:
+    """Where source files are, for every command that shows them."""
     parser.add_argument(
         "--source",
         metavar="DIR",
@@ -120,6 +120,22 @@ def _declare_machine(parser: Parser) -> None:
     parser.add_argument(
         "--source-map", metavar="FROM=TO", action="append", default=[], help="read source files below FROM in TO instead"
     )
+
+
+def source_map(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """The pairs of `--source-map`."""
+    pairs = []
+    for text in args.source_map:
+        old, found, new = text.partition("=")
+        if not found or not old:
+            raise UsageError(f"--source-map {text}: write FROM=TO")
+        pairs.append((old, new))
+    return pairs
+
+
+def _declare_machine(parser: Parser) -> None:
+    parser.add_argument("trace", metavar="TRACE")
+    declare_sources(parser)
     parser.add_argument(
         "--no-checkpoints", action="store_true", help="replay every look from the start, without forked processes"
     )
@@ -131,13 +147,7 @@ def _machine(args: argparse.Namespace) -> Iterator[TimeMachine]:
     """The time machine on the trace of a command, proven: its twin did what the recording says."""
     from replayer.machine import TimeMachine
 
-    pairs = []
-    for text in args.source_map:
-        old, found, new = text.partition("=")
-        if not found or not old:
-            raise UsageError(f"--source-map {text}: write FROM=TO")
-        pairs.append((old, new))
-    with TimeMachine(args.trace, checkpoints=not args.no_checkpoints, remap=pairs, search=args.source) as machine:
+    with TimeMachine(args.trace, checkpoints=not args.no_checkpoints, remap=source_map(args), search=args.source) as machine:
         machine.open_source()
         for note in machine.notes:
             say(f"note: {note}")

@@ -121,7 +121,7 @@ class Frame:
 
 
 class Here:
-    """The guest at one mark. Good until the machine goes elsewhere; what was read before stays."""
+    """The guest at one mark. Good until the machine goes elsewhere, unless it is held; what was read before stays."""
 
     def __init__(self, machine: TimeMachine, mark: Mark, moment: Moment, view: View) -> None:
         self.machine = machine
@@ -134,6 +134,8 @@ class Here:
         self.frames = [Frame(self, level, raw) for level, raw in enumerate(view.frames)]
         """Innermost first; of very deep stacks not all."""
         self.at_end = view.position["kind"] == "end"
+        self.held = False
+        """Whether someone still looks at it when the machine has gone elsewhere; who says so, closes it."""
 
     @property
     def frame(self) -> Frame | None:

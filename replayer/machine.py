@@ -457,8 +457,8 @@ class TimeMachine:
 
     def _seek(self, target: Mark, watch: Watch | None) -> Here:
         here = self.look(target, watch)
-        if self._here is not None:
-            self._here.moment.close()
+        if self._here is not None and not self._here.held:
+            self._here.close()
         self._here = here
         return here
 

@@ -16,9 +16,10 @@ set.
 **Exceptions** end frames that nobody sees return. A function that catches remembers what they may leave behind: where its
 mirrored frame ends, and, while someone listens, how deep it is (its *seat*). Both are put right wherever a catch clause lands.
 
-Only appends: one global, one memory, one table, types and exports. No index shifts; `pc` is an offset from the start of the given
-code section, which is also what DWARF calls an address. A start section becomes an export. The rewriting is a pure function of
-the bytes; whatever changes its output changes `TWIN_VERSION`. How a function is rewritten is `replayer.twinbody`'s business.
+Only appends: one global, one memory, one table, relay functions (through which cold code calls what is in the table), types and
+exports. No index shifts; `pc` is an offset from the start of the given code section, which is also what DWARF calls an address. A
+start section becomes an export. The rewriting is a pure function of the bytes; whatever changes its output changes
+`TWIN_VERSION`. How a function is rewritten is `replayer.twinbody`'s business.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inspector import session as ask
+from inspector import protocol as ask
 from inspector.actions import BY_ID, footer, read_keymap, shown_keys
 from inspector.bookmarks import Bookmark, bookmarks_file, read_bookmarks, write_bookmarks
 from inspector.focus import Focus, Visits
