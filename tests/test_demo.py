@@ -199,10 +199,15 @@ def test_another_world_tells_another_story(tmp_path: Path) -> None:
     assert story.harm.offset == 64
 
 
-def on_a_terminal(where: Path, **more: str) -> str:
+def on_a_terminal(where: Path, *arguments: str, **more: str) -> str:
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "reprise", "demo"], cwd=where, env=environment(**more), stdin=slave, stdout=slave, stderr=slave
+        [sys.executable, "-m", "reprise", "demo", *arguments],
+        cwd=where,
+        env=environment(**more),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
     )
     os.close(slave)
     said = b"".join(_read(master))
@@ -223,8 +228,8 @@ def _read(master: int) -> Iterator[bytes]:
 
 
 def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
-    coloured = on_a_terminal(tmp_path)
-    plain = on_a_terminal(tmp_path, NO_COLOR="1")
+    coloured = on_a_terminal(tmp_path, "--no-inspect")
+    plain = on_a_terminal(tmp_path, "--no-inspect", NO_COLOR="1")
 
     assert f"{ESCAPE}32midentical{ESCAPE}0m" in coloured
     assert ESCAPE not in plain

@@ -46,7 +46,9 @@ class _DemoError(RepriseError):
 def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="reprise demo", description="Records an incident, replays it, and shows what the trace proves.")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help=f"where to keep the traces (default: {DIRECTORY}/)")
-    directory = _make_directory(parser.parse_args(argv).output)
+    parser.add_argument("--no-inspect", action="store_true", help="end after the text, on a terminal too")
+    options = parser.parse_args(argv)
+    directory = _make_directory(options.output)
     pen = Pen(sys.stdout)
     incident, altered = directory / "incident.trace", directory / "altered.trace"
 
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     pen.line()
     for number, command in enumerate(_onward(incident, altered, story.harm)):
         pen.item("" if number else "go on", command)
-    return 0
+    return 0 if options.no_inspect else _inspect(pen, incident)
 
 
 def _make_directory(wanted: Path | None) -> Path:
@@ -214,6 +216,26 @@ def _onward(incident: Path, altered: Path, harm: Harm) -> list[str]:
     if importlib.util.find_spec("duckdb") is not None:
         commands.insert(3, ["query", str(incident), "SELECT * FROM spans"])
     return [" ".join([_name(), *map(_for_shell, command)]) for command in commands]
+
+
+def _inspect(pen: Pen, incident: Path) -> int:
+    """Where there is a terminal to show it on, the tour ends in the inspector, at the payment."""
+    terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    if not terminal or os.environ.get("TERM", "dumb") == "dumb" or importlib.util.find_spec("textual") is None:
+        return 0
+    pen.line()
+    pen.item(
+        "inspect", "Enter opens the inspector at the payment (there L leads to the cause, ? helps, q leaves); Ctrl-C ends here"
+    )
+    try:
+        answered = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answered = ""
+    if not answered:
+        pen.line()
+        return 0
+    asked = ["inspect", "--source", str(Path(__file__).parent), str(incident)]
+    return subprocess.run([sys.executable, "-c", _COMMAND, str(ROOT), *asked]).returncode
 
 
 def _for_shell(word: str) -> str:

@@ -1,72 +1,18 @@
-"""The inspector in a real terminal: keys go in through tmux, the screen is what tmux sees."""
+"""The inspector in a real terminal."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.inspector.kit import INCIDENT, ROOT, SOURCES
+from tests.inspector.terminal import Terminal, needs_tmux
 
-TMUX = shutil.which("tmux")
-pytestmark = pytest.mark.skipif(TMUX is None, reason="tmux is not installed")
-START = "import sys; from inspector.commands import COMMANDS as c; sys.exit(c[0].run(c[0].parse(sys.argv[1:])))"
-
-
-class Terminal:
-    """A tmux server of its own, with one window."""
-
-    def __init__(self, where: Path, *arguments: str, size: tuple[int, int] = (120, 40), term: str = "tmux-256color") -> None:
-        self._name = f"reprise-{uuid.uuid4().hex[:8]}"
-        inspect = shlex.join([sys.executable, "-c", START, *arguments])
-        self._run("-f", "/dev/null", "new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), "sh", cwd=where)
-        self._run("set-option", "-g", "default-terminal", term)
-        home = where / "home"
-        home.mkdir(exist_ok=True)
-        setting = f"PYTHONPATH={shlex.quote(str(ROOT))} TERM={term} COLORTERM= XDG_CONFIG_HOME={shlex.quote(str(home))}"
-        self.keys(f"PS1='$ '; clear; {setting} {inspect}; echo ended with $?", "Enter")
-
-    def _run(self, *arguments: str, cwd: Path | None = None) -> str:
-        assert TMUX is not None
-        environment = {key: value for key, value in os.environ.items() if key not in ("TMUX", "COLUMNS", "LINES")}
-        done = subprocess.run(
-            [TMUX, "-L", self._name, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=30
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def keys(self, *keys: str) -> None:
-        self._run("send-keys", "-t", "0", *keys)
-
-    def screen(self) -> str:
-        return self._run("capture-pane", "-p", "-t", "0")
-
-    def until(self, *texts: str) -> str:
-        deadline = time.monotonic() + 40
-        while True:
-            screen = self.screen()
-            if all(text in screen for text in texts):
-                return screen
-            assert time.monotonic() < deadline, f"{texts} never came:\n{screen}"
-            time.sleep(0.05)
-
-    def gone(self, text: str) -> None:
-        deadline = time.monotonic() + 40
-        while text in self.screen():
-            assert time.monotonic() < deadline, f"{text} stayed:\n{self.screen()}"
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        assert TMUX is not None
-        subprocess.run([TMUX, "-L", self._name, "kill-server"], capture_output=True, timeout=30)
+pytestmark = needs_tmux
 
 
 @pytest.fixture
@@ -119,7 +65,20 @@ def test_sixteen_colours(tmp_path: Path) -> None:
 
 def test_without_a_terminal_it_says_what_to_do_instead() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from inspector.commands import COMMANDS as c; c[0].run(c[0].parse(['x.trace']))"],
+        [sys.executable, "-m", "reprise", "inspect", "x.trace"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert "needs a terminal" in done.stderr
+
+
+def test_the_demo_ends_in_the_inspector(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, command="demo", size=(120, 45))
+    try:
+        terminal.until("inspect  ", "Enter opens the inspector")
+        terminal.keys("Enter")
+        terminal.until("identical", 'pay("9999-0000-6666"', "▶ 97", "tool_pay(agent->account")
+        terminal.keys("q")
+        screen = terminal.until("ended with 0", "go on")
+        assert "Traceback" not in screen
+    finally:
+        terminal.close()
