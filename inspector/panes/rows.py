@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.binding import BindingType
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -50,6 +52,12 @@ class Rows(Widget, can_focus=True):
     """Rows that stay visible around what is placed, where there is room."""
 
     def __init__(self, id: str | None = None) -> None:
+        self._strips: list[Strip] = []
+        """The lines as drawn last; empty if they all have to be drawn."""
+        self._titles: dict[bool, str] = {}
+        """Title (True) and note as written last."""
+        self._edge: Region | None = None
+        """The part of the border that is being written."""
         super().__init__(id=id)
         self.top = 0
         self.cursor = 0
@@ -79,12 +87,46 @@ class Rows(Widget, can_focus=True):
     # -- drawing
 
     def update(self) -> None:
-        """What is shown has changed."""
+        """What is shown may have changed: draws it, and refreshes the lines that did."""
         self.cursor = min(self.cursor, max(0, self.count() - 1))
         self.top = max(0, min(self.top, self.count() - self.room))
-        self.border_title = _escaped(self.title())
-        self.border_subtitle = _escaped(self.note())
-        self.refresh()
+        self._entitle()
+        width, height = self.size
+        if not self.display or not height:
+            self.refresh()
+            return
+        base = self.rich_style
+        strips = [self.draw(y, width, base) for y in range(height)]
+        changed = [y for y, strip in enumerate(strips) if y >= len(self._strips) or strip != self._strips[y]]
+        if len(self._strips) != height:
+            self.refresh()
+        elif changed:
+            self.refresh(*(Region(0, y, width, 1) for y in changed))
+        self._strips = strips
+
+    def _entitle(self) -> None:
+        """Writes title and note into the border. Textual would paint the whole widget anew for that."""
+        height = self.size.height
+        for edge, text in ((-1, self.title()), (height, self.note())):
+            if text != self._titles.get(edge < 0):
+                self._titles[edge < 0] = text
+                self._edge = Region(-self.content_offset.x, edge, self.outer_size.width, 1)
+                if edge < 0:
+                    self.border_title = _escaped(text)
+                else:
+                    self.border_subtitle = _escaped(text)
+                self._edge = None
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        if not regions and self._edge is not None:
+            regions = (self._edge,)
+        if not regions:
+            self._strips = []
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def notify_style_update(self) -> None:
+        self._strips = []
+        super().notify_style_update()
 
     @property
     def room(self) -> int:
@@ -92,8 +134,11 @@ class Rows(Widget, can_focus=True):
         return max(1, self.size.height)
 
     def render_line(self, y: int) -> Strip:
-        width, index = self.size.width, self.top + y
-        base = self.rich_style
+        return self._strips[y] if y < len(self._strips) else self.draw(y, self.size.width, self.rich_style)
+
+    def draw(self, y: int, width: int, base: Style) -> Strip:
+        """One line of the pane."""
+        index = self.top + y
         if index >= self.count():
             return Strip.blank(width, base)
         segments = [
@@ -205,10 +250,10 @@ class Rows(Widget, can_focus=True):
         """A row was clicked, at this column."""
 
     def on_focus(self) -> None:
-        self.refresh()
+        self.update()
 
     def on_blur(self) -> None:
-        self.refresh()
+        self.update()
 
     def on_resize(self) -> None:
         if self._unseen or not self._within():

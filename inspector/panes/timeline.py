@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
@@ -70,8 +71,7 @@ class TimelinePane(Rows):
         share = (max(0, clock) / self.total - self.low) / (self.high - self.low)
         return min(width - 1, int(share * width)) if 0 <= share <= 1 else None
 
-    def render_line(self, y: int) -> Strip:
-        width, base = self.size.width, self.rich_style
+    def draw(self, y: int, width: int, base: Style) -> Strip:
         style = self.get_component_rich_style
         cells: list[tuple[str, str]] = [(" ", "")] * width
         position = self.column(self.clock, width)
