@@ -181,7 +181,12 @@ def _declare_at(parser: Parser) -> None:
     parser.add_argument(
         "--memory", metavar="[M/]ADDR:LEN", action="append", default=[], help="print these bytes too; may be given again"
     )
+    parser.add_argument(
+        "--frame", metavar="N", type=int, default=0, help="show the source and instructions of frame N (0, the innermost)"
+    )
     parser.add_argument("--globals", action="store_true", help="print the module's globals too")
+    parser.add_argument("--output", action="store_true", help="print what the guest had written to stdout and stderr by then")
+    parser.add_argument("--since", metavar="MARK", help="print which bytes of memory differ from what they were at MARK")
 
 
 def _at(args: argparse.Namespace) -> int:
@@ -198,17 +203,39 @@ def _at(args: argparse.Namespace) -> int:
                 size = here.memory_sizes[memory]
                 raise UsageError(f"--memory {address:#x}:{length}: memory {memory} has {size:,} bytes at mark {here.mark}")
             dumps.append((memory, address, data))
+        if not 0 <= args.frame < max(1, len(here.frames)):
+            raise UsageError(f"--frame {args.frame}: there are frames 0 to {len(here.frames) - 1} at mark {here.mark}")
+        changes = []
+        if args.since is not None:
+            for memory in range(len(machine.module.memories)):
+                changes += machine.history.changes(machine.mark(args.since), here.mark, memory=memory)
         if args.json:
             found = looking.here_json(here)
+            if args.output:
+                found["output"] = [
+                    {"event": event, "fd": to, "bytes": base64.b64encode(data).decode()}
+                    for event, to, data in looking.output_of(here)
+                ]
+            if args.since is not None:
+                found["changes"] = [
+                    {"memory": c.memory, "address": f"{c.address:#x}", "old": c.old.hex(), "new": c.new.hex()} for c in changes
+                ]
             found["memory"] = [{"memory": m, "address": f"{a:#x}", "bytes": base64.b64encode(d).decode()} for m, a, d in dumps]
             print(json.dumps(found, ensure_ascii=False))
             return 0
-        emit(map(_safe, looking.here_lines(here)))
+        emit(map(_safe, looking.here_lines(here, args.frame)))
         if args.globals:
             kinds = [found.value for found in machine.module.globals]
             emit(f"global {i} = {looking.value_text(kinds[i], bits)}" for i, bits in enumerate(here.globals))
         for _, address, data in dumps:
             emit(looking.memory_lines(data, address))
+        if args.output:
+            emit(map(_safe, looking.output_lines(here)))
+        if args.since is not None:
+            emit(
+                [f"since mark {machine.mark(args.since)}, {len(changes)} stretches of memory changed" + (":" if changes else "")]
+            )
+            emit(map(_safe, looking.change_lines(changes)))
     return 0
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from recorder.wasm.disassembly import disassemble
-from replayer.history import Write
+from replayer.history import Change, Write
 from replayer.look import Frame, Here
 from replayer.machine import TimeMachine
 from replayer.motion import Stop
-from traces.render import Filter, events
+from traces.render import WASI, Filter, events, pieces, written
 
 SHOWN_FRAMES: Final = 24
 SHOWN_VALUES: Final = 24
 AROUND: Final = 3
 _ROW: Final = 16
+WRITE: Final = f"{WASI}fd_write"
 
 
-def here_lines(here: Here) -> Iterator[str]:
-    """A moment: where, which event, frames with their variables, source and instructions around."""
+def here_lines(here: Here, level: int = 0) -> Iterator[str]:
+    """A moment: where, which event, frames with their variables, source and instructions around those of one frame."""
     machine = here.machine
     total = machine.total
     share = f" ({here.mark.clock * 100 // total} %)" if total and here.mark.clock >= 0 else ""
@@ -33,9 +34,9 @@ def here_lines(here: Here) -> Iterator[str]:
         yield from frame_lines(frame)
     if here.depth > min(len(here.frames), SHOWN_FRAMES):
         yield f"… and {here.depth - min(len(here.frames), SHOWN_FRAMES):,} more frames"
-    if here.frame is not None and not here.frame.is_host:
-        yield from source_lines(here.frame)
-        yield from code_lines(here.frame)
+    if level < len(here.frames) and not here.frames[level].is_host:
+        yield from source_lines(here.frames[level])
+        yield from code_lines(here.frames[level])
 
 
 def event_at(here: Here) -> dict[str, Any] | None:
@@ -106,6 +107,39 @@ def memory_lines(data: bytes, address: int) -> Iterator[str]:
         row = data[at : at + _ROW]
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
         yield f"{address + at:#010x}  {row.hex(' '):<{_ROW * 3 - 1}}  {text}"
+
+
+def output_of(here: Here) -> Iterator[tuple[int, int, bytes]]:
+    """(event, descriptor, bytes) of what the guest had written to stdout and stderr by this moment."""
+    began: dict[int, dict[str, Any]] = {}
+    """Writes during which the guest was called back: the answer stands in an event of its own."""
+    for row in events(here.machine.trace, Filter(last=here.events - 1)) if here.events else ():
+        if row["import"] == WRITE and row["args"][0] in (1, 2):
+            began[row["seq"]] = {**row, "carried": pieces(row["record"], row["chunks_at"])}
+        if (call := began.get(row["of"] if row["of"] is not None else row["seq"])) is None:
+            continue
+        if row["seq"] != call["seq"]:
+            call["carried"] += pieces(row["record"], row["chunks_at"])
+            call["status"] = row["status"] if row["kind"] == "return" else call["status"]
+        if call["status"] != "open":
+            del began[call["seq"]]
+            if call["status"] == "ok":
+                yield call["seq"], call["args"][0], written(call["args"], call["carried"], 3)
+
+
+def output_lines(here: Here) -> Iterator[str]:
+    """What the guest had written, line by line, stderr marked."""
+    for descriptor in (1, 2):
+        data = b"".join(data for _, to, data in output_of(here) if to == descriptor)
+        name = {1: "stdout", 2: "stderr"}[descriptor]
+        yield from (f"{name}  {line}" for line in data.decode("utf-8", "backslashreplace").splitlines())
+
+
+def change_lines(found: Sequence[Change]) -> Iterator[str]:
+    """Bytes that differ between two marks."""
+    for change in found:
+        memory = f"{change.memory}/" if change.memory else ""
+        yield f"{memory}{change.address:#010x}:{len(change.new)}  {short(change.old)} → {short(change.new)}"
 
 
 def here_json(here: Here) -> dict[str, Any]:

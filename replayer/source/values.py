@@ -61,8 +61,11 @@ def missing_value(name: str, type_name: str, missing: Missing, address: int | No
 
 
 def quote(data: bytes, cut: bool = False) -> str:
-    """A string in double quotes, escaped."""
+    """A string in double quotes, escaped. Room behind it that was never used is counted, not shown."""
     pieces = []
+    unused = len(data) - len(data.rstrip(b"\0")) if not cut else 0
+    if unused > 3:
+        return f"{quote(data[:-unused])} and {unused} zeros"
     for char in data.decode("utf-8", "backslashreplace" if not cut else "replace"):
         pieces.append(_ESCAPES.get(char) or (char if char.isprintable() else f"\\u{{{ord(char):x}}}"))
     return '"' + "".join(pieces) + '"' + ("…" if cut else "")

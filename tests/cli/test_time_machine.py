@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from replayer.machine import TimeMachine
 from tests.cli.conftest import GUESTS, ROOT, Cli, one_line
 
 SOURCES = ROOT / "recorder" / "demo"
@@ -57,6 +58,33 @@ def test_a_moment_as_json(cli: Cli, incident: str) -> None:
     assert (frame["name"], frame["line"], frame["file"]) == ("pay", 97, "agent.c")
     assert frame["operands"][-3:] == ["0x130050", "0xe", "0x3296"]
     assert base64.b64decode(found["memory"][0]["bytes"]) == PAID
+
+
+def test_an_outer_frame_the_output_and_what_changed_are_told(cli: Cli, incident: str) -> None:
+    done = cli("at", incident, "e29", "--source", SOURCES, "--frame", "1", "--output", "--since", "e22")
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("▶   114  ") for line in lines)
+    assert any(line.startswith("▶ 0x") and line.endswith(";; pay") for line in lines)
+    assert "stdout  invoice 77 asks for 12950 cents to account 1234-5678-9012" in lines
+    since = next(i for i, line in enumerate(lines) if line.startswith("since mark 70327, "))
+    told: dict[int, int] = {}
+    for line in lines[since + 1 :]:
+        address, _, length = line.split()[0].partition(":")
+        told.update(dict.fromkeys(range(int(address, 16), int(address, 16) + int(length))))
+    with TimeMachine(cli.cwd / incident) as machine:
+        size = 1310720
+        before, after = (machine.seek(mark).read(0, size).ljust(size, b"\0") for mark in ("e22", "e29"))
+    assert set(told) == {at for at in range(size) if before[at] != after[at]}
+
+
+def test_output_and_changes_as_json(cli: Cli, incident: str) -> None:
+    found = json.loads(cli("at", incident, "end", "--json", "--output", "--since", "end").stdout)
+
+    said = b"".join(base64.b64decode(one["bytes"]) for one in found["output"] if one["fd"] == 1)
+    assert said.startswith(b"invoice 77 asks for 12950 cents to account 1234-5678-9012\n")
+    assert found["changes"] == []
 
 
 def test_start_and_end_are_moments_too(cli: Cli, incident: str) -> None:
@@ -216,6 +244,8 @@ def test_nothing_found_is_exit_1(cli: Cli, incident: str) -> None:
         (("at", "T", "0", "--memory", "0x0:0x7fffffff"), ("outside", "0x7fffffff")),
         (("at", "T", "0", "--memory", "here"), ("'here'", "ADDRESS:LENGTH")),
         (("at", "T", "0", "--source-map", "x"), ("FROM=TO",)),
+        (("at", "T", "e29", "--frame", "9"), ("--frame 9", "frames 0 to 3")),
+        (("at", "T", "e29", "--since", "e99"), ("no event 99",)),
         (("find", "T"), ("--break", "--watch")),
         (("find", "T", "--break", "func=serch"), ("serch", "did you mean search")),
         (("find", "T", "--break", "import=tool.pya"), ("tool.pya", "did you mean tool.pay")),
