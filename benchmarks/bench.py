@@ -63,6 +63,8 @@ class Effort:
     """Scale of the program that is travelled in: at 12,000 it runs for about 10 s."""
     seeks: int
     """Journeys to marks drawn at random; a sixth as many places are stepped at."""
+    keys: int
+    """Times that each key is pressed in the inspector."""
 
 
 FULL = Effort(
@@ -76,10 +78,12 @@ FULL = Effort(
     large=1 << 20,
     journey=12_000,
     seeks=120,
+    keys=12,
 )
 QUICK = Effort(
-    repetitions=1, calls=20_000, exports=200, scale=1, writes=1, events=20_000, starts=1, large=100_000, journey=100, seeks=6
-)
+    repetitions=1, calls=20_000, exports=200, scale=1, writes=1, events=20_000, starts=1, large=100_000, journey=100, seeks=6,
+    keys=1,
+)  # fmt: skip
 
 
 @dataclass
@@ -434,6 +438,33 @@ class Bench:
         ]
         return Section("The time machine", rows)
 
+    def inspector(self) -> Section:
+        """Whole processes in a pseudo terminal of 120 by 40: from the start, or a key, to the last byte that is drawn."""
+        found = self.child(
+            "inspector", events=self.effort.events, scale=self.effort.journey, places=self.effort.keys,
+            repetitions=min(self.effort.repetitions, 3),
+        )  # fmt: skip
+        size = f"{found['events']:,} events"
+
+        def keys(where: str, name: str, what: str, target: float | None = None) -> Row:
+            times = [1e3 * s for s in found[where][name]]
+            return of(times, what, "ms", f"{len(times)} keys, worst {max(times):,.0f} ms", target)
+
+        return Section(
+            "The inspector, from a key to the last byte it draws",
+            [
+                of(found["paints"], "a large recording: from start to the first screen", "s", size, 1.0),
+                of(found["places"], "a large recording: from start to the place where it opens", "s", size),
+                keys("demo", "event", "to another event", 50),
+                keys("demo", "line", "a step by source line, forward", 50),
+                keys("demo", "line_back", "a step by source line, backward", 50),
+                keys("demo", "instruction", "a step of one instruction, forward", 50),
+                keys("demo", "instruction_back", "a step of one instruction, backward", 50),
+                keys("long", "instruction", "the same in a run of seconds, forward", 50),
+                keys("long", "instruction_back", "the same in a run of seconds, backward", 50),
+            ],
+        )
+
     # -- processes -----------------------------------------------------------------------------------------------------------
 
     def _loop_command(self, path: Path) -> None:
@@ -475,6 +506,7 @@ class Bench:
             "at_rest": self.at_rest,
             "start_up": self.start_up,
             "time_machine": self.time_machine,
+            "inspector": self.inspector,
         }
 
 

@@ -28,6 +28,7 @@ if __name__ == "__main__":
 if str(ROOT) not in sys.path:  # an installed Reprise is this one (editable), but none need be installed
     sys.path.insert(0, str(ROOT))
 
+import screen  # noqa: E402
 import travel  # noqa: E402
 import wasmtime  # noqa: E402
 
@@ -429,6 +430,7 @@ SECTIONS: dict[str, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {
     "short_calls": short_calls,
     "at_rest": at_rest,
     **travel.SECTIONS,
+    **screen.SECTIONS,
 }
 
 

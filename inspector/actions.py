@@ -63,6 +63,8 @@ ACTIONS: Final = (
     Action("effect-previous", "left_curly_bracket", "previous effect", "Go back to what last changed the outside.", "Motion"),
     Action("effect-next", "right_curly_bracket", "next effect", "Go to what next changes something outside.", "Motion"),
     Action("problem", "exclamation_mark", "what went wrong", "Go to the divergence, the trap, or the stop.", "Motion"),
+    Action("problem-next", "x", "next failed call", "Go to the next call that was denied or failed.", "Motion"),
+    Action("problem-previous", "X,shift+x", "failed call before", "Go back to one that was denied or failed.", "Motion"),
     Action("goto-mark", "colon", "go to a mark", "Go to a mark: 1204331, e29, e29+, start or end.", "Motion"),
     Action("last-change", "L,shift+l", "last change", "Go to the last write of the bytes; repeat it.", "Bytes", "last change"),
     Action("who-wrote", "w", "who wrote this", "Tell who wrote the chosen bytes last.", "Bytes", "who wrote"),
@@ -70,10 +72,14 @@ ACTIONS: Final = (
     Action("find", "slash", "find bytes", "Find bytes in memory: text, 39 39 0a, or u32:12950.", "Bytes", "find"),
     Action("find-next", "f3", "find next", "Find the same bytes behind the chosen ones.", "Bytes"),
     Action("find-previous", "shift+f3", "find previous", "Find the same bytes before the chosen ones.", "Bytes"),
+    Action("compare", "equals_sign", "compare with this mark", "Show what changed since here; again ends that.", "Bytes"),
+    Action("change-next", "right_parenthesis", "next changed bytes", "Go to what changed next in memory.", "Bytes"),
+    Action("change-previous", "left_parenthesis", "changed bytes before", "Go to what changed before it in memory.", "Bytes"),
+    Action("memory-next", "M,shift+m", "next memory", "Show the next memory of several, where it was left.", "Bytes"),
     Action("break", "b", "breakpoint", "Stop at func=NAME, line=FILE:LINE, import=NAME or pc=OFFSET.", "Stops", "break"),
     Action("watch", "W,shift+w", "watchpoint", "Stop at writes of ADDRESS:LENGTH, or of global=N.", "Stops"),
     Action("stops", "B,shift+b", "list of stops", "Switch break- and watchpoints on and off, remove them.", "Stops"),
-    Action("visit-back", "left_square_bracket", "where I was", "Go back to what was looked at before.", "View"),
+    Action("visit-back", "left_square_bracket,backspace", "where I was", "Go back to what was looked at before.", "View"),
     Action("visit-forward", "right_square_bracket", "forward again", "Go forward to what was left with [.", "View"),
     Action("bookmark", "m", "bookmark", "Remember this place; bookmarks are kept beside the trace.", "View"),
     Action("bookmarks", "apostrophe", "bookmarks", "Go to a bookmark.", "View"),
@@ -81,8 +87,11 @@ ACTIONS: Final = (
     Action("expand-event", "e", "event in full", "Show the event in view with all its fields and bytes.", "View"),
     Action("next-pane", "tab", "next pane", "Make the next pane active.", "View"),
     Action("previous-pane", "shift+tab", "previous pane", "Make the pane before active.", "View"),
+    Action("sql", "f2", "SQL", "Ask the recording in SQL; a row of the result goes to its moment.", "View", "sql"),
     Action("help", "question_mark,f1", "help", "Every key, and what it does.", "View", "help"),
     Action("palette", "ctrl+p", "palette", "Find an action by its name.", "View"),
+    Action("interrupt", "ctrl+c", "interrupt", "End what runs; twice, with nothing running: leave.", "View"),
+    Action("suspend-process", "ctrl+z", "to the shell", "Let the shell have the terminal; `fg` comes back.", "View"),
     Action("quit", "q,ctrl+q", "quit", "Leave. The trace is as it was.", "View", "quit"),
     Action("cursor-up", "up,k", "row above", "Go one row up.", "In a pane", pane="rows"),
     Action("cursor-down", "down,j", "row below", "Go one row down.", "In a pane", pane="rows"),
@@ -95,13 +104,49 @@ ACTIONS: Final = (
     Action("cursor-right", "right,l", "to the right", "Scroll, or go to the byte behind.", "In a pane", pane="rows"),
     Action("select-more", "shift+right,plus", "choose more bytes", "Make the chosen range longer.", "Memory", pane="memory"),
     Action("select-less", "shift+left,minus", "choose fewer bytes", "Make the chosen range shorter.", "Memory", pane="memory"),
+    Action("decode", "v", "what bytes mean", "Show the chosen bytes as numbers, text, time.", "Memory", pane="memory"),
     Action("pan-left", "a", "pan left", "Show an earlier part.", "Timeline", pane="timeline"),
     Action("pan-right", "d", "pan right", "Show a later part.", "Timeline", pane="timeline"),
     Action("zoom-in", "w", "zoom in", "Show less of the execution, in more detail.", "Timeline", pane="timeline"),
     Action("zoom-out", "s", "zoom out", "Show more of the execution.", "Timeline", pane="timeline"),
     Action("earlier", "left", "a little earlier", "Go one column back.", "Timeline", pane="timeline"),
     Action("later", "right", "a little later", "Go one column on.", "Timeline", pane="timeline"),
+    Action("select-later", "shift+right", "select more", "Select from here on; or drag with the mouse.", "Timeline",
+           pane="timeline"),
+    Action("select-earlier", "shift+left", "select less", "Select up to here.", "Timeline", pane="timeline"),
+    Action("fit", "f", "fit", "Show what is selected, or the call or span here, or everything.", "Timeline", pane="timeline"),
+    Action("stretch-end", "E,shift+e", "to its end", "Go to the end of the call or span here (enter: its beginning).", "Timeline",
+           pane="timeline"),
+    Action("select-nothing", "escape", "select nothing", "Forget the selection.", "Timeline", pane="timeline"),
+    Action("sql-run", "ctrl+j,f5", "run", "Run the statement, or the chosen part of it.", "SQL", "run", pane="sql"),
+    Action("sql-cancel", "escape", "cancel, or leave", "End what runs; if nothing does, go back.", "SQL", "back", pane="sql"),
+    Action("sql-leave", "f2", "leave", "Go back; everything here stays as it is.", "SQL", pane="sql"),
+    Action("sql-history", "f8", "earlier statements", "Choose among the statements run before.", "SQL", "history", pane="sql"),
+    Action("sql-schema", "f9", "tables", "Show or hide the tables and their columns.", "SQL", "tables", pane="sql"),
+    Action("sql-export", "ctrl+e", "export", "Write the result to a .csv, .parquet or .json file.", "SQL", "export", pane="sql"),
+    Action("copy-cell", "y", "copy the cell", "Put the cell into the clipboard.", "Results", "copy", pane="sql-results"),
+    Action("copy-row", "Y,shift+y", "copy the row", "Put the row into the clipboard, with tabs.", "Results", pane="sql-results"),
+    Action("read-row", "e,space", "the row in full", "Read every cell of the row.", "Results", pane="sql-results"),
 )  # fmt: skip
+
+BROWSER: Final = (
+    Action("choose", "enter", "open", "Open the run in the inspector; `q` there comes back here.", "Runs", "open", pane="runs"),
+    Action("filter", "slash", "filter", "Show only runs with these words in some column.", "Runs", "filter"),
+    Action("sort", "s", "sort by", "Sort by the next column; a click on a heading sorts by that one.", "Runs", "sort"),
+    Action("reverse", "S,shift+s", "reverse", "Sort the other way round.", "Runs", "sort"),
+    Action("verify", "v", "verify", "Check the run's files, and replay it in a process of its own.", "Runs", "verify"),
+    Action("verify-shown", "V,shift+v", "verify all", "Verify every run that is shown, one after the other.", "Runs", "verify"),
+    Action("cancel", "escape", "cancel", "End what runs; else show all runs again.", "Runs"),
+    Action("details", "e", "details", "Everything that is known of the run.", "Runs", "details"),
+    Action("copy", "y", "copy path", "Copy the run's path to the clipboard.", "Runs", "copy"),
+    Action("rescan", "r", "read again", "Read every run again; new ones appear by themselves.", "Runs", "again"),
+    Action("next-pane", "tab", "next pane", "Go from the list to the details, and back.", "Runs"),
+    Action("help", "question_mark,f1", "help", "Every key, and what it does.", "Runs", "help"),
+    Action("interrupt", "ctrl+c", "interrupt", "End what runs.", "Runs"),
+    Action("suspend-process", "ctrl+z", "to the shell", "Let the shell have the terminal; `fg` comes back.", "Runs"),
+    Action("quit", "q,ctrl+q", "quit", "Leave.", "Runs", "quit"),
+)
+"""The same for the list of recordings, which is an app of its own."""
 
 BY_ID: Final = {action.id: action for action in ACTIONS}
 
@@ -133,7 +178,7 @@ def read_keymap(path: Path) -> dict[str, str]:
         raise UsageError(f'{path}: write actions and keys, as in step-over = "f10"')
     keys: dict[str, str] = {}
     for name, value in found.items():
-        if name not in BY_ID:
+        if name not in BY_ID and not any(name == action.id for action in BROWSER):
             raise UsageError(f"{path}: there is no action {name!r}; `?` in the inspector lists them")
         if not isinstance(value, str) or not value.strip():
             raise UsageError(f'{path}: {name}: write keys as text, as in {name} = "f10,ctrl+n"')
@@ -142,6 +187,7 @@ def read_keymap(path: Path) -> dict[str, str]:
 
 
 _NAMES: Final = {
+    "equals_sign": "=", "right_parenthesis": ")", "left_parenthesis": "(",
     "comma": ",", "full_stop": ".", "slash": "/", "question_mark": "?", "exclamation_mark": "!", "colon": ":", "apostrophe": "'",
     "left_square_bracket": "[", "right_square_bracket": "]", "left_curly_bracket": "{", "right_curly_bracket": "}",
     "escape": "esc", "plus": "+", "minus": "-", "pageup": "pgup", "pagedown": "pgdn",
@@ -156,10 +202,11 @@ def shown_keys(action: Action, keymap: Mapping[str, str] | None = None) -> list[
     return [key for key in dict.fromkeys(shown) if not (key.startswith("shift+") and key[6:].upper() in shown and len(key) == 7)]
 
 
-def footer(width: int, keymap: Mapping[str, str] | None = None, actions: Sequence[Action] = ACTIONS) -> list[tuple[str, str]]:
-    """(keys, name) of the families that fit a width; `help` is always among them."""
+def footer(width: int, keymap: Mapping[str, str] | None = None, actions: Sequence[Action] | None = None) -> list[tuple[str, str]]:
+    """(keys, name) of the families that fit a width, of what can be done anywhere unless `actions` says otherwise; `help` is
+    always among them."""
     families: dict[str, list[str]] = {}
-    for action in actions:
+    for action in [one for one in ACTIONS if not one.pane] if actions is None else actions:
         if action.family:
             families.setdefault(action.family, []).append(shown_keys(action, keymap)[0])
     cells = [(" ".join(keys), name) for name, keys in families.items()]

@@ -6,7 +6,9 @@ what each action does is in `verbs`.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ from textual.widgets import Static
 from inspector import protocol as ask
 from inspector.actions import ACTIONS, BY_ID, footer, shown_keys
 from inspector.bookmarks import read_bookmarks
+from inspector.charting import Charting
 from inspector.focus import Focus, Visits
 from inspector.messages import (
     ChooseBytes,
@@ -32,24 +35,28 @@ from inspector.messages import (
     Loaded,
     Reported,
     RunTo,
+    Tell,
     ToggleValue,
     WantEvents,
     WantMemory,
+    WantTable,
 )
 from inspector.panes.code import CodePane, SourcePane
 from inspector.panes.dialogs import Reading
+from inspector.panes.divergence import DivergencePane
 from inspector.panes.frames import FramesPane
 from inspector.panes.line import Line
 from inspector.panes.memory import MemoryPane
 from inspector.panes.output import OutputPane
 from inspector.panes.rows import Piece, Rows
 from inspector.panes.story import StoryPane
+from inspector.panes.tables import TablesPane
 from inspector.panes.texts import TextPane
 from inspector.panes.timeline import TimelinePane
 from inspector.session import Session
 from inspector.snapshot import Facts, FrameDetail, StopPoint
 from inspector.story import Index
-from inspector.verbs import Verbs
+from inspector.themes import theme_for
 from traces._errors import TraceError, UsageError
 from traces.tracedir import Trace
 
@@ -59,11 +66,13 @@ SHORT: Final = 30
 """Rows below which they do, too."""
 WIDE: Final = 150
 """Columns from which source and instructions stand beside the rest."""
+TALL: Final = 36
+"""Rows from which the time line has as many lines as there are lanes."""
 VAST: Final = 190
 """Columns from which the memory pane is given room for 16 bytes in a row."""
 LEAST: Final = (60, 14)
 P = TypeVar("P", bound=Rows)
-PANES: Final = ("story", "source", "code", "event", "frames", "memory", "output", "timeline")
+PANES: Final = ("story", "divergence", "source", "code", "event", "frames", "memory", "tables", "output", "timeline")
 
 
 class Actions(Provider):
@@ -89,7 +98,7 @@ class Actions(Provider):
                 yield Hit(score, matcher.highlight(label), run, help=text)
 
 
-class Inspector(Verbs):
+class Inspector(Charting):
     """One recording, inspected.
 
     Args:
@@ -119,7 +128,8 @@ class Inspector(Verbs):
         session: Callable[[Callable[[ask.Report], None]], Session] | None = None,
     ) -> None:
         tell = self._reported
-        made = session(tell) if session is not None else Session(trace.given, tell, search=search, remap=remap)
+        path = trace.path if trace.recovered else trace.given
+        made = session(tell) if session is not None else Session(path, tell, search=search, remap=remap)
         super().__init__(trace, keymap or {}, made)
         self._at = at
         self._placed = False
@@ -130,7 +140,7 @@ class Inspector(Verbs):
         self._tables = ThreadPoolExecutor(1, "reprise-tables")
         self._loading: set[int] = set()
         self._output_at = -1
-        self._theme = theme if theme is not None else _theme_for(os.environ)
+        self._theme = theme if theme is not None else theme_for(os.environ)
 
     # -- life
 
@@ -147,7 +157,9 @@ class Inspector(Verbs):
                     yield TextPane("event")
                 with Vertical(id="right"):
                     yield FramesPane()
+                    yield TablesPane()
                     yield MemoryPane()
+        yield DivergencePane(self._event_text, self.story.events)
         yield Static("", id="small", markup=False)
         yield TimelinePane()
         yield Line("footer")
@@ -169,6 +181,18 @@ class Inspector(Verbs):
         self.show_footer()
         threading.Thread(target=self._read_index, name="reprise-index", daemon=True).start()
         self.session.start()
+        self._heed_signals()
+        self.app_resume_signal.subscribe(self, self._repaint)
+
+    def _repaint(self, _: object) -> None:
+        """The shell had the terminal, and left nothing of the screen."""
+        self.screen.refresh(layout=True)
+
+    def _heed_signals(self) -> None:
+        """Whoever ends the process from outside gets the terminal back as it was, too."""
+        if threading.current_thread() is threading.main_thread() and not self.is_headless:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, return_code=128 + number))
 
     def on_unmount(self) -> None:
         self._leaving.set()
@@ -189,6 +213,7 @@ class Inspector(Verbs):
                     return
                 self._indexes.append(index)
                 self.post_message(Indexed())
+            self.post_message(Indexed())  # of a recording without events there was nothing to tell
         except (TraceError, OSError) as error:
             self._reported(ask.Said(str(error), "error"))
 
@@ -204,6 +229,7 @@ class Inspector(Verbs):
             pane.show(self.focus.event)
             self._show_output()
             self._locate_effects()
+            self.begin_survey()
 
     def on_want_events(self, message: WantEvents) -> None:
         if message.seq in self._loading or self._leaving.is_set():
@@ -214,6 +240,7 @@ class Inspector(Verbs):
             try:
                 self.story.load(message.seq)
             except (TraceError, OSError) as error:
+                self._loading.discard(message.seq)
                 self._reported(ask.Said(str(error), "error"))
                 return
             self.post_message(Loaded())
@@ -222,6 +249,7 @@ class Inspector(Verbs):
 
     def on_loaded(self) -> None:
         self._loading.clear()
+        self.pane(DivergencePane).update()
         self.pane(StoryPane).refresh()
         self._show_event()
 
@@ -237,6 +265,9 @@ class Inspector(Verbs):
             seq = self.story.opening()
             self.move(Focus(f"e{seq}" if self.story.events else "start", seq), "")
         self.visits = Visits(self.focus)
+        if self.facts is not None and self.wanted is None:  # it is where the focus was from the beginning
+            self.wanted = self.focus.mark
+            self.session.post(ask.Seek(self.focus.mark, self.focus.frame))
         self.said = said
         self.show_footer()
 
@@ -269,7 +300,8 @@ class Inspector(Verbs):
         self.move(self.focus.moved(mark=message.mark, event=event, frame=0), message.kind)
 
     def on_choose_bytes(self, message: ChooseBytes) -> None:
-        self.move(self.focus.moved(memory=message.memory, address=message.address, length=message.length), "bytes")
+        self.move(self.focus.moved(memory=message.memory, address=message.address, length=message.length),
+                  "" if message.follows else "bytes")  # fmt: skip
         if message.show:
             self.activate("memory")
 
@@ -286,6 +318,13 @@ class Inspector(Verbs):
         if self.snapshot is not None:
             self.session.post(ask.ReadMemory(message.memory, message.address, message.length))
 
+    def on_want_table(self, message: WantTable) -> None:
+        if self.snapshot is not None:
+            self.session.post(ask.ReadTable(message.table, message.start, message.length))
+
+    def on_tell(self, message: Tell) -> None:
+        self.say(message.text)
+
     # -- what the session tells
 
     def _reported(self, report: ask.Report) -> None:
@@ -295,11 +334,14 @@ class Inspector(Verbs):
 
     def on_reported(self, message: Reported) -> None:
         report = message.report
+        if not self.screen_stack:
+            return  # the screens are gone already
         match report:
             case ask.Opened(facts):
                 self._opened(facts)
             case ask.Refused(why):
                 self.refused = why
+                self._show_banner()
                 self.say(f"no time machine: {why}", "error")
                 self.arrange()
             case ask.Progress():
@@ -312,9 +354,15 @@ class Inspector(Verbs):
                     self.show_detail(detail)
             case ask.PagesRead(pages):
                 self.pane(MemoryPane).take(pages)
-            case ask.Found(memory, address, length):
+            case ask.TableRead(window):
+                self.pane(TablesPane).take(window)
+            case ask.Named(names):
+                self.names = names
+            case ask.Found(memory, address, length, note):
                 self.move(self.focus.moved(memory=memory, address=address, length=length), "")
                 self.activate("memory")
+                if note:
+                    self.say(note)
             case ask.Answer(title, lines, mark):
                 offer = "enter goes there" if mark is not None else ""
                 self.push_screen(Reading(title, [_answer_line(line) for line in lines], offer, mark), self._answered)
@@ -322,6 +370,8 @@ class Inspector(Verbs):
                 self.say(text, severity)
             case ask.StopsChanged(points):
                 self._show_stops(points)
+            case ask.Placed() | ask.Counted() | ask.Measured():
+                self.charted(report)
             case ask.Located(clocks):
                 of = dict(self.story.effects())
                 self.pane(TimelinePane).effects = [(clock, of.get(seq, 0)) for seq, clock in clocks if of.get(seq)]
@@ -336,21 +386,31 @@ class Inspector(Verbs):
         self.facts = facts
         pane = self.pane(TimelinePane)
         pane.density, pane.total = facts.density, facts.total
+        pane.diverged = facts.diverged is not None
         pane.update()
+        if facts.difference is not None:
+            self.pane(DivergencePane).show(facts.difference)
+        self.pane(MemoryPane).wide = facts.wide
+        self.pane(TablesPane).begin(facts.tables)
         if facts.reached < facts.events:
             self.pane(StoryPane).reached = facts.reached
         if again:
             return
+        if facts.reason:
+            self.say(f"{facts.verdict}: {facts.reason}", "warning")
         for note in facts.notes:
             self.say(note, "warning")
         if facts.diverged is not None and self._at is None:
             self._placed = True
-            self.visits = Visits(Focus("end", min(facts.diverged, max(0, facts.events - 1))))
+            self.visits = Visits(self.parting())
+            if self.focus.range is not None:
+                self.pane(MemoryPane).choose(*self.focus.range)
             self.say(facts.reason or "the replay diverged", "error")
         if self._placed:
             self.wanted = self.focus.mark
             self.session.post(ask.Seek(self.focus.mark, self.focus.frame))
         self._locate_effects()
+        self.place_survey()
         self.arrange()
         self._show_banner()
 
@@ -370,14 +430,20 @@ class Inspector(Verbs):
                 focus = focus.moved(memory=memory, address=address, length=length)
             self.visits.go(focus, report.kind)
         else:
-            diverged = self.facts is not None and self.facts.diverged is not None and snapshot.at_end
+            difference = self.facts.difference if self.facts is not None else None
+            # The event they parted at did not happen, but it is what this mark is about.
+            parted = snapshot.at_end or (difference is not None and difference.mark == mark)
+            diverged = self.facts is not None and self.facts.diverged is not None and parted
             event = self.focus.event if diverged else snapshot.in_view
             self.visits.settle(mark=mark, event=event, frame=snapshot.detail.level if snapshot.detail is not None else 0)
         self.wanted = mark
+        if self.snapshot is None:
+            self.session.post(ask.ListNames())
         self.snapshot = snapshot
         self.arrange()
         self.pane(StoryPane).show(self.focus.event)
         self.pane(MemoryPane).show(snapshot)
+        self.pane(TablesPane).show(snapshot)
         if self.focus.range is None and snapshot.event is not None and self.story.ready(snapshot.event):
             # Nobody has chosen bytes yet: those the event is about are worth a look.
             about = self.story.bytes_of(snapshot.event)
@@ -386,9 +452,7 @@ class Inspector(Verbs):
                 self.pane(MemoryPane).choose(*about)
         elif self.focus.range is not None and report.range is not None:
             self.pane(MemoryPane).choose(*self.focus.range)
-        timeline = self.pane(TimelinePane)
-        timeline.clock = snapshot.mark.clock
-        timeline.update()
+        self.pane(TimelinePane).show(snapshot.mark.clock, self.event_shown())
         self.show_detail(snapshot.detail)
         self._show_output()
         self._show_event()
@@ -398,6 +462,14 @@ class Inspector(Verbs):
         self.show_footer()
 
     # -- showing
+
+    def _event_text(self, seq: int) -> str | None:
+        """A recorded event in words; None if it has to be read first, which is then done."""
+        if not self.story.ready(seq):
+            self.post_message(WantEvents(seq))
+            return None
+        text = self.story.text(seq)
+        return text.head + (f" → {text.outcome}" if text.outcome else "")
 
     def show_detail(self, detail: FrameDetail | None) -> None:
         assert self.snapshot is not None
@@ -459,6 +531,8 @@ class Inspector(Verbs):
         verdict, role = "opening the time machine", "dim"
         if self.facts is not None:
             verdict = self.facts.verdict
+            if self.facts.difference is not None:
+                verdict = f"{verdict} at e{self.facts.difference.seq:,}"
             role = "good" if verdict == "identical" else "bad"
         elif self.refused:
             verdict, role = "not replayed", "bad"
@@ -524,12 +598,16 @@ class Inspector(Verbs):
         """The panes there is something for, in their order."""
         facts, snapshot = self.facts, self.snapshot
         found = ["story"]
+        if facts is not None and facts.difference is not None:
+            found.append("divergence")
         if snapshot is not None and facts is not None:
             if facts.has_source:
                 found.append("source")
             found += ["code", "frames"]
             if facts.memories:
                 found.append("memory")
+            if facts.globals or facts.tables:
+                found.append("tables")
         else:
             found.append("event")
         if self.story.has_output:
@@ -551,11 +629,14 @@ class Inspector(Verbs):
             return [name for name in available if name in ("story", chosen, "timeline")]
         if self.size.width >= WIDE:
             return available
-        return [name for name in available if name not in ("source", "code") or name == main]
+        # Where there is not room for both, the tables stand in the place of the frames while they are wanted.
+        away = "frames" if self.detail == "tables" else "tables"
+        return [name for name in available if name != away and (name not in ("source", "code") or name == main)]
 
     def reachable(self) -> list[str]:
         shown = self._shown()
-        return [name for name in self._available() if name in shown or (self.narrow and name not in ("source", "code"))]
+        hidden = ("source", "code") if self.narrow else ("source", "code", "story", "output", "timeline")
+        return [name for name in self._available() if name in shown or name not in hidden]
 
     def arrange(self) -> None:
         """Shows the panes that there is room and something for."""
@@ -564,6 +645,7 @@ class Inspector(Verbs):
         tiny = width < LEAST[0] or height < LEAST[1]
         screen.set_class(tiny, "-tiny")
         screen.set_class(self.narrow, "-narrow")
+        screen.set_class(height < TALL, "-low")
         screen.set_class(width >= WIDE and not self.narrow, "-wide")
         screen.set_class(width >= VAST and not self.narrow, "-vast")
         if tiny:
@@ -575,12 +657,12 @@ class Inspector(Verbs):
             pane = screen.query_one(f"#{name}")
             if pane.display != (name in shown):
                 pane.display = name in shown
-        # In a narrow screen the output stands where the other details do.
-        output = "output" in shown and self.narrow
+        # In a narrow screen the output stands where the other details do, and a divergence takes the lower half of it.
+        alone = self.narrow and ("output" in shown or "divergence" in shown)
         screen.query_one("#middle").display = any(name in shown for name in ("source", "code", "event"))
-        screen.query_one("#right").display = any(name in shown for name in ("frames", "memory"))
-        screen.query_one("#detail").display = not output
-        screen.query_one("#left").set_class(output, "-alone")
+        screen.query_one("#right").display = any(name in shown for name in ("frames", "memory", "tables"))
+        screen.query_one("#detail").display = not alone
+        screen.query_one("#left").set_class(alone, "-alone")
         if focused in PANES and focused not in shown and len(self.screen_stack) == 1:
             partner = {"source": "code", "code": "source", "event": "source"}.get(focused, "story")
             screen.query_one(f"#{partner if partner in shown else 'story'}").focus()
@@ -599,11 +681,3 @@ def _answer_line(line: str) -> list[Piece]:
         label, rest = line[:10], line[10:]
         return [(label, "dim"), (rest, "")]
     return [(line, "strong")]
-
-
-def _theme_for(environment: Mapping[str, str]) -> str:
-    """Terminals that say they have few colours get a theme of those that every terminal has."""
-    term = environment.get("TERM", "")
-    rich_colours = environment.get("COLORTERM", "") in ("truecolor", "24bit") or "256" in term or "direct" in term
-    known = environment.get("TEXTUAL_THEME")
-    return known if known else "textual-dark" if rich_colours else "ansi-dark"

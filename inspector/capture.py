@@ -8,8 +8,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from inspector.snapshot import CodeLine, CodeText, FrameDetail, FrameHead, Snapshot, SourceText, ValueRow
-from replayer.marks import Mark
+from inspector.labels import Labels, TableStart, origin, read_table_start
+from inspector.snapshot import (
+    CodeLine,
+    CodeText,
+    Element,
+    FrameDetail,
+    FrameHead,
+    Snapshot,
+    SourceText,
+    TableWindow,
+    ValueRow,
+)
+from inspector.values import wasm_value
 from traces.cli import one_line
 
 if TYPE_CHECKING:
@@ -29,6 +40,10 @@ class Capture:
         """Values shown at this stop, by function and path."""
         self._previous: dict[tuple[str, ...], str] = {}
         """Those of the stop before."""
+        self.labels = Labels((), (), {})
+        """What the module's globals and tables are called."""
+        self._table_start: TableStart | None = None
+        """Read when a table is first looked at."""
         self._expanded: set[tuple[str, ...]] = set()
         self._texts: dict[int, tuple[CodeLine, ...]] = {}
 
@@ -41,25 +56,58 @@ class Capture:
         """Shows what a value is made of, or no longer."""
         self._expanded.symmetric_difference_update((path,))
 
-    def snapshot(self, here: Here, level: int, before: Mark | None) -> Snapshot:
-        """The guest at one mark, with one of its frames in full."""
-        machine = here.machine
-        event = None
-        if here.events < machine.clocks.known and machine.mark_of(here.events) == here.mark:
-            event = here.events
+    def snapshot(self, here: Here, level: int, old: Here | None) -> Snapshot:
+        """The guest at one mark, with one of its frames in full. `old`: what memory and globals are compared with."""
         heads = tuple(_head(frame) for frame in here.frames)
         return Snapshot(
-            here.mark, here.events, event, heads, here.depth, self._globals(here), tuple(here.memory_sizes), here.at_end,
-            self.detail(here, level) if heads else None, before,
+            here.mark, here.events, _event(here), heads, here.depth, self._globals(here, old), tuple(here.memory_sizes),
+            here.at_end, self.detail(here, level) if heads else None, None if old is None else old.mark,
+            before_event=None if old is None else _event(old),
         )  # fmt: skip
 
-    def _globals(self, here: Here) -> tuple[ValueRow, ...]:
-        from replayer.looking import value_text
+    def _globals(self, here: Here, old: Here | None) -> tuple[ValueRow, ...]:
+        """Every global; those that can be an address in memory 0 have it as their target."""
+        rows = []
+        memories = here.machine.module.memories
+        kind = ("i64" if memories[0].limits.is_64 else "i32") if memories else ""
+        before = old.globals if old is not None else here.globals
+        for label, bits, was in zip(self.labels.globals, here.globals, before, strict=True):
+            name = f"{label.index} {label.name}".rstrip()
+            what = f"{'mut ' if label.mutable else ''}{label.type}{origin(label)}"
+            target = bits if label.type == kind and 0 <= bits < here.memory_sizes[0] else None
+            text = wasm_value(label.type, bits)
+            changed = wasm_value(label.type, was).partition("  ")[0] if was != bits else None
+            rows.append(ValueRow(("global", name), name, what, text, changed, None, 1, target, False, False))
+        return tuple(rows)
 
-        kinds = [found.value for found in here.machine.module.globals]
-        return tuple(
-            self._row(("global",), f"global {i}", kinds[i], value_text(kinds[i], bits)) for i, bits in enumerate(here.globals)
-        )
+    # -- tables
+
+    def table(self, here: Here, old: Here | None, table: int, start: int, length: int) -> TableWindow:
+        """Elements of a table, and what they were."""
+        if self._table_start is None:
+            self._table_start = read_table_start(here.machine.module)
+        now = here.moment.table(table, start, length)
+        before = old.moment.table(table, start, length)["elements"] if old is not None else now["elements"]
+        before += [None] * (len(now["elements"]) - len(before))  # elements that were not there yet were nothing, too
+        elements = []
+        for i, (kind, was) in enumerate(zip(now["elements"], before, strict=False)):
+            text, old_text = (self._element(here, table, start + i, one) for one in (kind, was))
+            elements.append(Element(text, kind is None, old_text if was != kind else None))
+        mark = None if old is None else old.mark
+        return TableWindow(here.mark, mark, table, start, now["size"], tuple(elements))
+
+    def _element(self, here: Here, table: int, index: int, kind: str | None) -> str:
+        """One element. Which function it is, is known of tables that nothing writes; of others, which it was at the start."""
+        assert self._table_start is not None
+        if kind != "func":
+            return "null" if kind is None else "a reference of the host's"
+        function = self._table_start.functions.get(table, {}).get(index)
+        label = self.labels.tables[table]
+        fixed = not self._table_start.written and not label.imported and not label.exported
+        if function is None:
+            return "a function"
+        name = f"#{function} {one_line(here.machine.names.name(function))}"
+        return name if fixed else f"a function; at the start {name}"
 
     def detail(self, here: Here, level: int) -> FrameDetail:
         """One frame in full; of a level that is not there, the outermost."""
@@ -94,8 +142,6 @@ class Capture:
 
     def _frame_values(self, frame: Frame) -> list[ValueRow]:
         """Variables, opened as far as they are wanted open; without any, what the module itself has."""
-        from replayer.looking import local_text
-
         scope = (one_line(frame.name),)
         rows: list[ValueRow] = []
         seen: set[str] = set()
@@ -106,7 +152,9 @@ class Capture:
         if not frame.variables:
             for i in range(min(len(frame.locals), _SHOWN)):
                 kind = frame.types[i] if i < len(frame.types) else ""
-                rows.append(self._row(scope, f"local {i}", kind, local_text(frame, i)))
+                rows.append(self._row(scope, f"local {i}", kind, wasm_value(kind or "i64", frame.locals[i])))
+            if len(frame.locals) > _SHOWN:
+                rows.append(_note(scope, f"{len(frame.locals) - _SHOWN:,} more locals"))
         if frame.level == 0:
             for i, bits in enumerate(frame.operands[:_SHOWN]):
                 text = "?" if bits is None else f"{bits:#x}"
@@ -116,6 +164,11 @@ class Capture:
 
     def _add_value(self, rows: list[ValueRow], above: tuple[str, ...], value: Value) -> None:
         if len(rows) >= _MOST_VALUES:
+            if len(rows) == _MOST_VALUES:
+                rows.append(_note(above, "more is open than is shown"))
+            return
+        if value.name == "…":
+            self._add_rest(rows, above, value)
             return
         path = (*above, one_line(value.name))
         row = self._row(above, path[-1], one_line(value.type_name), one_line(value.text))
@@ -135,12 +188,36 @@ class Capture:
             for child in children:
                 self._add_value(rows, path, child)
 
+    def _add_rest(self, rows: list[ValueRow], above: tuple[str, ...], value: Value) -> None:
+        """The elements behind those that are shown: once they are wanted they stand in line with those."""
+        if value.expand is None:
+            rows.append(_note(above, one_line(value.text)))
+            return
+        path = (*above, f"… {one_line(value.text)}")
+        if path not in self._expanded:
+            rows.append(ValueRow(path, path[-1], "", "", None, None, 1, None, True, False))
+            return
+        for child in value.children:
+            self._add_value(rows, above, child)
+
     def _row(self, above: tuple[str, ...], name: str, type_name: str, text: str) -> ValueRow:
         """A row, with what the value was at the stop before."""
         path = (*above, name)
         self._values[path] = text
         old = self._previous.get(path)
         return ValueRow(path, name, type_name, text, old if old != text else None, None, 1, None, False, False)
+
+
+def _note(above: tuple[str, ...], text: str) -> ValueRow:
+    """A row that says what is not shown."""
+    return ValueRow((*above, f"… {text}"), f"… {text}", "", "", None, None, 1, None, False, False, False)
+
+
+def _event(here: Here) -> int | None:
+    """The event that happens there; None in between."""
+    machine = here.machine
+    happens = here.events < machine.clocks.known and machine.mark_of(here.events) == here.mark
+    return here.events if happens else None
 
 
 def _head(frame: Frame) -> FrameHead:

@@ -5,26 +5,23 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from traces._errors import UsageError
-from traces.cli import Command, Parser
+from replayer.commands import declare_sources, source_map
+from traces._errors import TraceError, UsageError
+from traces.cli import Command, Parser, say
+
+if TYPE_CHECKING:
+    from inspector.app import Inspector
+    from traces.tracedir import Trace
 
 
 def _declare(parser: Parser) -> None:
-    parser.add_argument("trace", metavar="TRACE")
+    parser.add_argument("trace", metavar="TRACE|DIR", type=Path, help="a trace, packed or not, or a directory that holds some")
     parser.add_argument("--at", metavar="MARK", help="open there: 1204331, e123, e123+, start or end (where it gets interesting)")
-    parser.add_argument(
-        "--source",
-        metavar="DIR",
-        action="append",
-        default=[],
-        type=Path,
-        help="look for source files here, by the end of their path",
-    )
-    parser.add_argument(
-        "--source-map", metavar="FROM=TO", action="append", default=[], help="read source files below FROM in TO instead"
-    )
+    declare_sources(parser)
     parser.add_argument("--keys", metavar="FILE", type=Path, help="a keymap, TOML or JSON (~/.config/reprise/keys.toml)")
     parser.add_argument("--theme", metavar="NAME", help="a theme of Textual's, such as textual-light or ansi-dark")
 
@@ -35,25 +32,67 @@ def _inspect(args: argparse.Namespace) -> int:
     for stream, name in ((sys.stdout, "stdout"), (sys.stdin, "stdin")):
         if stream is None or not stream.isatty():
             raise UsageError(f"the inspector needs a terminal, and {name} is none; `reprise at TRACE MARK` prints the same")
-    pairs = []
-    for text in args.source_map:
-        old, found, new = text.partition("=")
-        if not found or not old:
-            raise UsageError(f"--source-map {text}: write FROM=TO")
-        pairs.append((old, new))
-    from inspector.actions import keymap_file, read_keymap
-    from inspector.app import Inspector
-    from traces.tracedir import Trace
+    from inspector.store import holds_runs, is_store, is_unfinished, open_run
 
-    keymap = {}
-    if args.keys is not None:
-        keymap = read_keymap(args.keys)
-    elif keymap_file().is_file():
-        keymap = read_keymap(keymap_file())
-    with Trace.open(args.trace) as trace:
-        app = Inspector(trace, search=args.source, remap=pairs, at=args.at, keymap=keymap, theme=args.theme)
+    sources, keymap = source_map(args), _keymap(args.keys)
+
+    def inspector(trace: Trace) -> Inspector:
+        from inspector.app import Inspector
+
+        return Inspector(trace, search=args.source, remap=sources, at=args.at, keymap=keymap, theme=args.theme)
+
+    if is_store(args.trace):
+        if not holds_runs(args.trace):
+            raise UsageError(
+                f"{args.trace}: holds no recordings; make one with `reprise record -o {args.trace}/NAME.trace MODULE`"
+            )
+        if args.at is not None:
+            raise UsageError("--at: a mark is a place in one recording; name that instead of the directory")
+        return _browse(args.trace, keymap, args.theme, inspector)
+    if is_unfinished(args.trace):
+        say(f"{args.trace}: its recorder did not finish; reading what its journal holds")
+    opened = open_run(args.trace)
+    try:
+        app = inspector(opened.trace)
         app.run()
+    finally:
+        opened.close()
     return app.return_code or 0
+
+
+def _keymap(path: Path | None) -> dict[str, str]:
+    from inspector.actions import keymap_file, read_keymap
+
+    if path is None and not keymap_file().is_file():
+        return {}
+    return read_keymap(path if path is not None else keymap_file())
+
+
+def _browse(directory: Path, keymap: dict[str, str], theme: str | None, inspector: Callable[[Trace], Inspector]) -> int:
+    """Browser and inspector in turns: leaving the one goes to the other, leaving the browser ends it."""
+    from inspector.browser import Browser
+    from inspector.shelf import Shelf
+    from inspector.store import Store
+
+    shelf = Shelf(Store(directory))
+    trouble = ""
+    while True:
+        browser = Browser(shelf, keymap=keymap, theme=theme, trouble=trouble)
+        opened = browser.run()
+        if opened is None:
+            return browser.return_code or 0
+        trouble = ""
+        try:
+            app = inspector(opened.trace)
+            app.run()
+        except TraceError as error:
+            trouble = str(error)
+        else:
+            if app.return_code:
+                return app.return_code
+        finally:
+            opened.close()
+        shelf.forget(opened.path)
 
 
 COMMANDS = (Command("inspect", "Look", "travel through a recording in the terminal", _inspect, _declare),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.message import Message
 
 from inspector.protocol import PagesRead, Progress, Report
+from inspector.spans import Survey
 
 
 class Reported(Message):
@@ -52,11 +53,11 @@ class GoTo(Message):
 
 
 class ChooseBytes(Message):
-    """Bytes were chosen; `show` also makes the memory pane active."""
+    """Bytes were chosen; `show` also makes the memory pane active. `follows`: a pointer was followed, and there is a way back."""
 
-    def __init__(self, memory: int, address: int, length: int, show: bool = False) -> None:
+    def __init__(self, memory: int, address: int, length: int, show: bool = False, follows: bool = False) -> None:
         super().__init__()
-        self.memory, self.address, self.length, self.show = memory, address, length, show
+        self.memory, self.address, self.length, self.show, self.follows = memory, address, length, show, follows
 
 
 class ChooseFrame(Message):
@@ -77,6 +78,55 @@ class RunTo(Message):
     def __init__(self, place: str) -> None:
         super().__init__()
         self.place = place
+
+
+class Tell(Message):
+    """One line for the user."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+class WantTable(Message):
+    """The pane of tables shows elements that it does not have."""
+
+    def __init__(self, table: int, start: int, length: int) -> None:
+        super().__init__()
+        self.table, self.start, self.length = table, start, length
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, WantTable)
+
+
+class Surveyed(Message):
+    """The recording was looked through for what the time line shows; `why` it could not be, otherwise."""
+
+    def __init__(self, survey: Survey | None, why: str = "") -> None:
+        super().__init__()
+        self.survey, self.why = survey, why
+
+
+class WantCounts(Message):
+    """The time line shows a part too small for what it has: how many events are in each of its columns?"""
+
+    def __init__(self, low: int, high: int, columns: int) -> None:
+        super().__init__()
+        self.low, self.high, self.columns = low, high, columns
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, WantCounts)
+
+
+class Measure(Message):
+    """A stretch of the time line was selected: how much is it?"""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Measure)
 
 
 class WantMemory(Message):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from inspector.snapshot import Facts, FrameDetail, Pages, Snapshot, StopPoint
+from inspector.search import Wanted
+from inspector.snapshot import Facts, FrameDetail, Pages, Snapshot, StopPoint, TableWindow
+from inspector.spans import Survey
 from replayer.marks import Mark
 
 # -- what can be asked ---------------------------------------------------------------------------------------------------
@@ -89,11 +91,43 @@ class Compare:
 
 @dataclass(frozen=True)
 class FindBytes:
-    needle: bytes
+    needle: Wanted
     memory: int
     start: int
     """The first address to look at; backward, the first behind those to look at."""
     reverse: bool = False
+
+
+@dataclass(frozen=True)
+class NextChange:
+    """Find the first changed run of bytes behind an address, or the last before it."""
+
+    memory: int
+    address: int | None
+    """None: of the whole memory."""
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
+class FindAddress:
+    """Find what somebody means by an address; see `addresses`."""
+
+    text: str
+    memory: int
+    level: int
+    """The frame whose variables are meant."""
+
+
+@dataclass(frozen=True)
+class ListNames:
+    """Tell what can be given as an address, besides the variables of frames."""
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    table: int
+    start: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -108,13 +142,37 @@ class Locate:
     events: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Tell at which clocks these calls, spans and problems are."""
+
+    survey: Survey
+
+
+@dataclass(frozen=True)
+class CountEvents:
+    """Count the events in each of so many equal parts of [low, high), in instructions."""
+
+    low: int
+    high: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class MeasureStretch:
+    """Tell which events are in [low, high), in instructions."""
+
+    low: int
+    high: int
+
+
 Request = (
-    Seek | Step | Run | RunToPlace | LastChange | WhoWrote | Compare | FindBytes | Locate | AddStop
-    | ShowFrame | Expand | ReadMemory
+    Seek | Step | Run | RunToPlace | LastChange | WhoWrote | Compare | FindBytes | NextChange | Locate | AddStop
+    | ShowFrame | Expand | ReadMemory | ReadTable | FindAddress | ListNames | Place | CountEvents | MeasureStretch
 )  # fmt: skip
-MOTIONS: Final = (Seek, Step, Run, RunToPlace, LastChange, WhoWrote, Compare, FindBytes)
+MOTIONS: Final = (Seek, Step, Run, RunToPlace, LastChange, WhoWrote, Compare, FindBytes, NextChange)
 """May take long, and can be cancelled."""
-LOOKS: Final = (ShowFrame, Expand, ReadMemory)
+LOOKS: Final = (ShowFrame, Expand, ReadMemory, ReadTable, FindAddress, ListNames, Place, CountEvents, MeasureStretch)
 """Need the guest only as it is shown."""
 
 
@@ -169,12 +227,26 @@ class PagesRead:
 
 
 @dataclass(frozen=True)
+class TableRead:
+    window: TableWindow
+
+
+@dataclass(frozen=True)
+class Named:
+    """What can be given as an address."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Found:
     """Bytes that were looked for."""
 
     memory: int
     address: int
     length: int
+    note: str = ""
+    """What there is to tell of it."""
 
 
 @dataclass(frozen=True)
@@ -206,4 +278,29 @@ class Located:
     """(event, instruction), of the events that were reached."""
 
 
-Report = Opened | Refused | Progress | Arrived | Detailed | PagesRead | Found | Answer | Said | StopsChanged | Located
+@dataclass(frozen=True)
+class Placed:
+    survey: Survey
+
+
+@dataclass(frozen=True)
+class Counted:
+    low: int
+    high: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    low: int
+    high: int
+    first: int
+    """The first event in it."""
+    end: int
+    """The first behind it."""
+
+
+Report = (
+    Opened | Refused | Progress | Arrived | Detailed | PagesRead | TableRead | Named | Found | Answer | Said | StopsChanged
+    | Located | Placed | Counted | Measured
+)  # fmt: skip

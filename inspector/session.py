@@ -11,6 +11,7 @@ The recording may be hostile; what is taken from it was escaped where it was mad
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import threading
@@ -24,7 +25,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from inspector.addresses import Addresses
 from inspector.capture import Capture, safe
+from inspector.divergence import Divergence, read_divergence
+from inspector.labels import read_labels
 from inspector.protocol import (
     LOOKS,
     MOTIONS,
@@ -32,17 +36,28 @@ from inspector.protocol import (
     Answer,
     Arrived,
     Compare,
+    Counted,
+    CountEvents,
     Detailed,
     Expand,
+    FindAddress,
     FindBytes,
     Found,
     LastChange,
+    ListNames,
     Locate,
     Located,
+    Measured,
+    MeasureStretch,
+    Named,
+    NextChange,
     Opened,
     PagesRead,
+    Place,
+    Placed,
     Progress,
     ReadMemory,
+    ReadTable,
     Refused,
     Report,
     Request,
@@ -53,13 +68,17 @@ from inspector.protocol import (
     ShowFrame,
     Step,
     StopsChanged,
+    TableRead,
     WhoWrote,
 )
+from inspector.search import Pattern, find, next_change
 from inspector.snapshot import Facts, Pages, StopPoint
-from replayer.marks import Mark
-from replayer.worker import Cancelled, WorkerDied
+from inspector.spans import clocks_of, counts
+from replayer.marks import Mark, parse_event
+from replayer.watching import Cancelled, WorkerDied
 from traces._errors import RepriseError, UsageError
 from traces.cli import debugging, one_line
+from traces.layout import Kind
 
 if TYPE_CHECKING:
     from replayer.look import Here
@@ -69,7 +88,12 @@ DENSITY: Final = 2048
 """Parts of the execution whose events are counted."""
 TELL_EVERY: Final = 0.1
 """Seconds between two reports of progress."""
-_CHUNK: Final = 1 << 20
+_STOPPERS: Final = (Kind.TRAP, Kind.EXIT, Kind.STOP)
+"""Records of how the guest was stopped."""
+_PAGE: Final = 1 << 16
+"""Bytes of a page whose checksums tell whether it changed."""
+_KEPT: Final = 4
+"""Memories whose checksums are kept."""
 
 
 class Session:
@@ -106,10 +130,15 @@ class Session:
         """The guest at the stop before, or at the chosen mark: what bytes are compared with."""
         self._compared = False
         """Whether that mark was chosen."""
+        self._before: Mark | None = None
+        """The stop before, to compare with when a chosen mark is chosen no longer."""
+        self._digests: dict[tuple[Mark, int], list[bytes]] = {}
+        """Checksums of the pages of a memory at a mark."""
         self._mark: Mark | None = None
         """Where the machine was last, to come back to after an accident."""
         self._level = 0
         self._capture = Capture()
+        self._addresses: Addresses | None = None
         self._points: tuple[StopPoint, ...] = ()
         self._told = 0.0
         self._doing = ""
@@ -127,8 +156,8 @@ class Session:
                 self._queue = deque(one for one in self._queue if not isinstance(one, Seek))
                 if isinstance(self._running, MOTIONS):
                     self._cancelled = True
-            elif isinstance(request, ReadMemory):
-                self._queue = deque(one for one in self._queue if not isinstance(one, ReadMemory))
+            elif isinstance(request, ReadMemory | ReadTable | CountEvents | MeasureStretch):
+                self._queue = deque(one for one in self._queue if not isinstance(one, type(request)))
             self._queue.append(request)
             self._wake.notify()
 
@@ -270,10 +299,15 @@ class Session:
             has_source = machine.open_source()
             verdict = machine.verdict()
             kind = str(verdict["verdict"])
+            labels = self._capture.labels = read_labels(machine.module)
+            self._addresses = Addresses(labels)
             diverged = machine.clocks.known if kind == "diverged" else None
+            difference = self._difference(machine)
+            reason = one_line(str(verdict.get("reason") or "")) or (difference.headline if difference is not None else "")
             facts = Facts(
-                machine.total, machine.events, machine.clocks.known, kind, one_line(str(verdict.get("reason") or "")), diverged,
+                machine.total, machine.events, machine.clocks.known, kind, reason, diverged,
                 len(machine.module.memories), has_source, tuple(map(one_line, machine.notes)), self._density(machine),
+                tuple(found.limits.is_64 for found in machine.module.memories), len(labels.globals), labels.tables, difference,
             )  # fmt: skip
         except Cancelled:
             return False
@@ -286,6 +320,15 @@ class Session:
             return False
         self._tell(Opened(facts))
         return True
+
+    def _difference(self, machine: TimeMachine) -> Divergence | None:
+        """What the verdict tells of a divergence, and where the guest stood then, if it was inside."""
+        found = read_divergence(machine.verdict())
+        if found is None or not found.stands or not machine.total:
+            return found
+        mark = Mark(machine.total - 1)
+        with contextlib.closing(machine.look(mark, self._watch)) as here:
+            return replace(found, mark=str(mark), frames=tuple(one_line(frame.describe()) for frame in here.frames))
 
     def _density(self, machine: TimeMachine) -> tuple[int, ...]:
         """How many events happened in each part of the execution."""
@@ -331,7 +374,8 @@ class Session:
         match request:
             case Seek(mark, frame):
                 self._level = frame
-                self._arrive(machine.seek(mark, self._watch), asked=mark)
+                here, event = self._stood(machine.seek(mark, self._watch), mark)
+                self._arrive(here, asked=mark, event=event)
             case Step(how, reverse, by):
                 before = machine.here.mark
                 here = machine.motion.step(how, reverse=reverse, by=by, watch=self._watch)
@@ -359,6 +403,8 @@ class Session:
                 self._compare(mark)
             case FindBytes():
                 self._find(request)
+            case NextChange():
+                self._next_change(request)
             case Locate(events):
                 reached = [seq for seq in events if seq < machine.clocks.known]
                 self._tell(Located(tuple((seq, machine.mark_of(seq).clock) for seq in reached)))
@@ -371,7 +417,10 @@ class Session:
                 self._look(request)
 
     def _look(self, request: Request) -> None:
-        """What needs the guest only as it is shown."""
+        """What needs the guest only as it is shown, or not at all."""
+        if isinstance(request, Place | CountEvents | MeasureStretch):
+            self._chart(request)
+            return
         here = self._shown
         match request:
             case ShowFrame(level):
@@ -382,8 +431,49 @@ class Session:
                 self._tell(Detailed(here.mark, self._capture.detail(here, self._level)))
             case ReadMemory(memory, address, length):
                 data = here.read(address, length, memory)
-                old = self._old.read(address, length, memory) if self._old is not None else None
-                self._tell(PagesRead(Pages(here.mark, memory, address, data, old)))
+                old, before = None, None
+                if self._old is not None:
+                    old, before = _padded(self._old, memory)(address, len(data)), self._old.mark
+                self._tell(PagesRead(Pages(here.mark, memory, address, data, old, before)))
+            case ReadTable(table, start, length):
+                self._tell(TableRead(self._capture.table(here, self._old, table, start, length)))
+            case FindAddress(text, memory, level):
+                assert self._addresses is not None
+                self._tell(Found(*self._addresses.place(here, level, text, memory)))
+            case ListNames():
+                assert self._addresses is not None
+                self._tell(Named(tuple(self._addresses.names(here))))
+
+    def _chart(self, request: Place | CountEvents | MeasureStretch) -> None:
+        """What the time line shows: read off the clocks of events."""
+        machine = self.machine
+        known, read = machine.clocks.known, machine.job.mark_clocks
+        if isinstance(request, Place):
+            survey = request.survey.placed(lambda events: clocks_of(read, events), known, machine.total)
+            self._tell(Placed(survey))
+            return
+        low, high = request.low, request.high
+        first, end = (bisect.bisect_left(machine.clocks, clock + 1, 0, known) for clock in (low, high))
+        if isinstance(request, MeasureStretch):
+            self._tell(Measured(low, high, first, end))
+        else:
+            # What comes before the first instruction stands in its column.
+            found = counts(read, first if low else 0, end, low, high, request.columns)
+            self._tell(Counted(low, high, tuple(found)))
+
+    def _stood(self, here: Here, asked: str) -> tuple[Here, int | None]:
+        """Of an event that says how the guest was stopped: the guest where it stood then, as nothing of it is left at the event
+        itself, and that event; of any other what was found, and None."""
+        machine, seq = self.machine, here.events
+        outside = not here.frames and here.mark.step and here.mark.clock >= 0 and seq < machine.clocks.known
+        if not outside or parse_event(asked) != (seq, False) or machine.job.header(seq)[0] not in _STOPPERS:
+            return here, None
+        try:
+            return machine.seek(Mark(here.mark.clock), self._watch), seq
+        except (Cancelled, WorkerDied):
+            raise
+        except RepriseError:  # a stack that was exhausted elsewhere than in the recording
+            return machine.seek(here.mark, self._watch), None
 
     # -- stops
 
@@ -413,36 +503,66 @@ class Session:
         return Answer(title, tuple(safe(line) for line in write_lines(self.machine, write)), str(write.mark))
 
     def _find(self, wanted: FindBytes) -> None:
-        here = self._shown
-        size = here.memory_sizes[wanted.memory]
-        step, overlap = _CHUNK, len(wanted.needle) - 1
-        starts = range(wanted.start, size, step) if not wanted.reverse else range(max(0, wanted.start - step), -step, -step)
-        for start in starts:
-            self._watch(here.mark.clock, here.events)
-            first = max(0, start)
-            end = min(size, start + step + overlap)
-            if wanted.reverse:
-                end = min(end, wanted.start + overlap)
-            data = here.read(first, end - first, wanted.memory)
-            at = data.rfind(wanted.needle) if wanted.reverse else data.find(wanted.needle)
-            if at >= 0:
-                self._tell(Found(wanted.memory, first + at, len(wanted.needle)))
-                return
-        side = "before" if wanted.reverse else "from"
-        raise UsageError(f"not found {side} {wanted.start:#x}")
+        here, memory = self._shown, wanted.memory
+        size = here.memory_sizes[memory]
+        found = find(
+            lambda address, length: here.read(address, length, memory), size, wanted.needle, wanted.start, wanted.reverse,
+            lambda: self._watch(here.mark.clock, here.events),
+        )  # fmt: skip
+        if found is None:
+            text = f"/{one_line(wanted.needle.text)}/" if isinstance(wanted.needle, Pattern) else "these bytes"
+            raise UsageError(f"{text}: not found in memory {memory}")
+        (address, length), wrapped = found
+        end = "the end" if wanted.reverse else "the start"
+        self._tell(Found(memory, address, length, f"found from {end} of the memory on" if wrapped else ""))
+
+    def _next_change(self, wanted: NextChange) -> None:
+        here, old, memory = self._shown, self._old, wanted.memory
+        if old is None:
+            raise UsageError("there is no stop before this one to compare with; = chooses a mark")
+        size = here.memory_sizes[memory]
+        start = wanted.address if wanted.address is not None else size if wanted.reverse else -1
+        near = max(0, min(start, size - 1)) // _PAGE
+
+        def same(page: int) -> bool:
+            if page == near:  # most changes are near: no need to read all of the memory for those
+                return False
+            now_, old_ = self._checksums(here, memory), self._checksums(old, memory)
+            return page < len(now_) and page < len(old_) and now_[page] == old_[page]
+
+        found = next_change(
+            lambda address, length: here.read(address, length, memory), _padded(old, memory), size, _PAGE, start,
+            wanted.reverse, same, lambda: self._watch(here.mark.clock, here.events),
+        )  # fmt: skip
+        if found is None:
+            side = "before" if wanted.reverse else "behind"
+            where = f" {side} {wanted.address:#x}" if wanted.address is not None else ""
+            raise UsageError(f"no changed bytes{where} in memory {memory}, compared with mark {old.mark}")
+        self._tell(Found(memory, *found))
+
+    def _checksums(self, here: Here, memory: int) -> list[bytes]:
+        known = self._digests.get((here.mark, memory))
+        if known is None:
+            known = self._digests[here.mark, memory] = here.moment.page_digests(memory, _PAGE)
+            while len(self._digests) > _KEPT:
+                del self._digests[next(iter(self._digests))]
+        return known
 
     def _compare(self, mark: str | None) -> None:
-        """Compares bytes with a chosen mark from now on; without one, with the stop before, as of the next stop."""
-        old = self.machine.look(self.machine.mark(mark, self._watch), self._watch) if mark is not None else None
+        """Compares bytes with a chosen mark from now on; without one, with the stop before."""
+        wanted = self.machine.mark(mark, self._watch) if mark is not None else self._before
+        old = self.machine.look(wanted, self._watch) if wanted is not None else None
         if self._old is not None:
             self._old.close()
-        self._old, self._compared = old, old is not None
-        self._arrive(self._shown, "" if old is None else f"bytes are compared with mark {old.mark}", asked=str(self._shown.mark))
+        self._old, self._compared = old, mark is not None
+        here = self._shown
+        self._arrive(here, f"bytes are compared with mark {old.mark}" if old is not None else "", asked=str(here.mark))
 
     # -- arriving
 
     def _arrive(
-        self, here: Here, reason: str = "", range: tuple[int, int, int] | None = None, kind: str = "", asked: str | None = None
+        self, here: Here, reason: str = "", range: tuple[int, int, int] | None = None, kind: str = "", asked: str | None = None,
+        event: int | None = None,
     ) -> None:
         """Shows the guest there. What was shown before is kept: it is what bytes are compared with."""
         if asked is None:
@@ -452,14 +572,22 @@ class Session:
             moved = self._now is None or here.mark != self._now.mark
             old, self._now, self._mark = self._now, here, here.mark
             if moved:
+                self._before = old.mark if old is not None else None
                 self._capture.turn()
                 if not self._compared:
                     self._old, old = old, self._old
             if old is not None:
                 old.close()
-        snapshot = self._capture.snapshot(here, self._level, self._old.mark if self._old is not None else None)
+        snapshot = self._capture.snapshot(here, self._level, self._old)
+        if event is not None:
+            snapshot = replace(snapshot, event=event)
         self._level = snapshot.detail.level if snapshot.detail is not None else 0
         self._tell(Arrived(replace(snapshot, compared=self._compared), reason, range, kind, asked))
+
+
+def _padded(here: Here, memory: int) -> Callable[[int, int], bytes]:
+    """Reads what a memory held; zeros where there was none yet."""
+    return lambda address, length: here.read(address, length, memory).ljust(length, b"\0")
 
 
 def _doing(request: Request) -> str:
@@ -472,6 +600,8 @@ def _doing(request: Request) -> str:
             return f"going to {mark}"
         case Compare(str(mark)):
             return f"looking at {mark}"
-        case FindBytes():
+        case Compare():
+            return "looking at the stop before"
+        case FindBytes() | NextChange():
             return "searching memory"
     return ""

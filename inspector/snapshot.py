@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from inspector.divergence import Divergence
+from inspector.labels import Label
 from replayer.marks import Mark
 
 
@@ -28,6 +30,12 @@ class Facts:
     notes: tuple[str, ...]
     density: tuple[int, ...]
     """Events in each of equally long parts of the execution, counted in instructions."""
+    wide: tuple[bool, ...] = ()
+    """Of each memory, whether its addresses have 64 bits."""
+    globals: int = 0
+    tables: tuple[Label, ...] = ()
+    difference: Divergence | None = None
+    """What the divergence was, if the verdict tells."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,8 @@ class Snapshot:
     """The mark with which bytes are compared: the stop before, or a chosen one."""
     compared: bool = False
     """Whether it was chosen."""
+    before_event: int | None = None
+    """The event that happens there."""
 
     @property
     def in_view(self) -> int:
@@ -150,14 +160,39 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Pages:
-    """Bytes of a memory, and what they were at the stop before."""
+    """Bytes of a memory, and what they were at the moment they are compared with."""
 
     mark: Mark
     memory: int
     address: int
     data: bytes = field(repr=False)
     old: bytes | None = field(repr=False)
-    """None if there was no stop before."""
+    """Zeros where there was no memory yet; None if there is no such moment."""
+    before: Mark | None = None
+    """Which that is."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element of a table."""
+
+    text: str
+    null: bool
+    was: str | None
+    """What it was at the moment it is compared with; None if it is the same."""
+
+
+@dataclass(frozen=True)
+class TableWindow:
+    """Some elements of a table."""
+
+    mark: Mark
+    before: Mark | None
+    table: int
+    start: int
+    size: int
+    """Elements of the whole table."""
+    elements: tuple[Element, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)

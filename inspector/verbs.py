@@ -5,31 +5,40 @@ The app is built on this class; the two are apart because composing a screen and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from textual.app import App
 from textual.binding import BindingType
 from textual.screen import Screen
 
 from inspector import protocol as ask
-from inspector.actions import ACTIONS, bindings, shown_keys
+from inspector.actions import ACTIONS, BY_ID, bindings, shown_keys
+from inspector.addresses import HINT, written
 from inspector.bookmarks import Bookmark, bookmarks_file, write_bookmarks
 from inspector.focus import Focus, Visits
 from inspector.panes.code import CodePane, SourcePane
 from inspector.panes.dialogs import Listing, Prompt, Reading
+from inspector.panes.memory import MemoryPane
 from inspector.panes.rows import Piece, Rows
 from inspector.panes.story import StoryPane
 from inspector.panes.timeline import TimelinePane
+from inspector.search import Pattern, Wanted
 from inspector.session import Session
 from inspector.snapshot import Facts, FrameDetail, Snapshot, StopPoint
 from inspector.story import Story
-from inspector.values import needle
+from inspector.values import FIND_HINT, needle
 from traces._errors import RepriseError, UsageError
 from traces.tracedir import Trace
 
+if TYPE_CHECKING:
+    from inspector.sql.screen import SqlState
+
 P = TypeVar("P", bound=Rows)
+TWICE: Final = 3.0
+"""Seconds within which a second ctrl+c leaves."""
 
 
 class Verbs(App[None]):
@@ -53,7 +62,9 @@ class Verbs(App[None]):
         """Why there is no machine."""
         self.by = "line"
         """Granularity of steps: "line" or "instruction"."""
-        self.needle = b""
+        self.needle: Wanted = b""
+        self.names: tuple[str, ...] = ()
+        """What can be given as an address, besides variables of frames."""
         self.bookmarks: list[Bookmark] = []
         self.detail = "source"
         """The pane beside the story where there is room for one."""
@@ -62,6 +73,9 @@ class Verbs(App[None]):
         self.said: tuple[str, str] | None = None
         """What is told in the footer, and how grave it is."""
         self.shown_detail: FrameDetail | None = None
+        self._interrupted = -TWICE
+        self._sql: SqlState | None = None
+        """The SQL view as it was left."""
 
     # -- of the app
 
@@ -153,6 +167,22 @@ class Verbs(App[None]):
         if self.story.events:
             self.push_screen(Reading(f"event {seq}", [[(line, "")] for line in self.story.expanded(seq)]))
 
+    def action_sql(self) -> None:
+        from inspector.sql.screen import SqlScreen, SqlState
+        from replayer.views import functions
+
+        def chosen(mark: str | None) -> None:
+            if mark is not None:
+                self.move(self.focus.moved(mark=mark, frame=0))
+
+        if self._sql is None:
+            self._sql = SqlState()
+        self.push_screen(SqlScreen(self.trace, partial(functions, self.trace.path), self._sql, self.keys), chosen)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        # A screen in front has a tab of its own.
+        return not (action in ("next_pane", "previous_pane") and len(self.screen_stack) > 1)
+
     def action_help(self) -> None:
         name = self.focused.id if self.focused is not None else ""
         lines: list[list[Piece]] = []
@@ -218,7 +248,18 @@ class Verbs(App[None]):
     def action_cancel(self) -> None:
         if not self.session.cancel():
             self.said = None
+            self.pane(MemoryPane).highlight(b"")
             self.show_footer()
+
+    def action_interrupt(self) -> None:
+        now = time.monotonic()
+        if self.session.cancel():
+            return
+        if now - self._interrupted < TWICE:
+            self.exit()
+        self._interrupted = now
+        leave = shown_keys(BY_ID["quit"], self.keys)[0]
+        self.say(f"nothing runs that could be interrupted; {leave}, or ctrl+c once more, leaves")
 
     def _turn_event(self, by: int) -> None:
         if not self.story.rows:
@@ -255,7 +296,8 @@ class Verbs(App[None]):
 
     def action_problem(self) -> None:
         if self.facts is not None and self.facts.diverged is not None:
-            self.move(Focus("end", min(self.facts.diverged, max(0, self.facts.events - 1))))
+            self.move(self.parting())
+            self.activate("divergence")
             self.say(self.facts.reason or "the replay diverged here", "error")
             return
         trap = self.story.trap()
@@ -263,6 +305,17 @@ class Verbs(App[None]):
             self.say("the replay did not diverge, and the guest was not stopped")
         else:
             self.move(self.focus.moved(mark=f"e{trap}", event=trap, frame=0))
+
+    def parting(self) -> Focus:
+        """Where the replay left its recording: the guest as it stood then, and the bytes that differ."""
+        facts = self.facts
+        assert facts is not None and facts.diverged is not None
+        focus = Focus("end", min(facts.diverged, max(0, facts.events - 1)))
+        difference = facts.difference
+        if difference is None:
+            return focus
+        memory, address, length = difference.looked_at or (0, None, 1)
+        return focus.moved(mark=difference.mark, memory=memory, address=address, length=length)
 
     def action_goto_mark(self) -> None:
         def answered(text: str | None) -> None:
@@ -289,41 +342,55 @@ class Verbs(App[None]):
             self._motion(ask.WhoWrote(*chosen))
 
     def action_goto_address(self) -> None:
-        if not self._machine_ready():
+        if not self._machine_ready() or not self._has_memory():
             return
-
-        def check(text: str) -> str:
-            try:
-                self._address(text)
-            except RepriseError as error:
-                return str(error)
-            return ""
 
         def answered(text: str | None) -> None:
             if text is not None:
-                memory, address, length = self._address(text)
-                self.move(self.focus.moved(memory=memory, address=address, length=length))
-                self.activate("memory")
+                self.session.post(ask.FindAddress(text, self.focus.memory, self.focus.frame))
 
-        self.push_screen(Prompt("go to an address", hint="0x1a2b, 0x1a2b:16, or 1/0x1a2b in memory 1", check=check), answered)
+        values = self.shown_detail.values if self.shown_detail is not None else ()
+        known = dict.fromkeys([*(value.name for value in values if value.address is not None), *self.names])
+        self.push_screen(Prompt("go to an address", hint=HINT, check=self._wrong_address, known=list(known)), answered)
 
-    def _address(self, text: str) -> tuple[int, int, int]:
-        memory_text, found, rest = text.rpartition("/")
-        address_text, _, length_text = rest.partition(":")
-        try:
-            memory = int(memory_text) if found else self.focus.memory
-            address, length = int(address_text, 0), int(length_text or "1", 0)
-        except ValueError:
-            raise UsageError(f"{text!r} is not an address: write 0x1a2b or 0x1a2b:16") from None
+    def _wrong_address(self, text: str) -> str:
+        """What is wrong with an address, as far as that can be said without looking at the guest."""
         sizes = self.snapshot.memory_sizes if self.snapshot is not None else ()
-        if not 0 <= memory < len(sizes):
-            raise UsageError(f"there is no memory {memory}")
-        if not 0 <= address < sizes[memory] or not 0 < length <= sizes[memory] - address:
-            raise UsageError(f"memory {memory} ends at {sizes[memory]:#x}")
-        return memory, address, length
+        try:
+            written(text, self.focus.memory, sizes)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def _has_memory(self) -> bool:
+        if self.facts is not None and not self.facts.memories:
+            self.say("the module has no memory")
+            return False
+        return True
+
+    def action_memory_next(self) -> None:
+        if self._machine_ready() and self._has_memory():
+            self.pane(MemoryPane).action_memory_next()
+            self.activate("memory")
+
+    def action_compare(self) -> None:
+        if self.snapshot is not None and self.snapshot.compared:
+            self._motion(ask.Compare(None))
+        else:
+            self._motion(ask.Compare(self.focus.mark))
+
+    def action_change_next(self) -> None:
+        self._change(False)
+
+    def action_change_previous(self) -> None:
+        self._change(True)
+
+    def _change(self, reverse: bool) -> None:
+        if self._has_memory():
+            self._motion(ask.NextChange(self.focus.memory, self.focus.address, reverse))
 
     def action_find(self) -> None:
-        if not self._machine_ready():
+        if not self._machine_ready() or not self._has_memory():
             return
 
         def check(text: str) -> str:
@@ -336,10 +403,11 @@ class Verbs(App[None]):
         def answered(text: str | None) -> None:
             if text is not None:
                 self.needle = needle(text)
+                self.pane(MemoryPane).highlight(self.needle)
                 self._find(False, from_here=True)
 
         self.push_screen(
-            Prompt("find in memory", hint='text, "text", 39 39 0a, x:3939, u32:12950 or i64:-1', check=check), answered
+            Prompt("find in memory", hint=FIND_HINT, check=check), answered
         )
 
     def _find(self, reverse: bool, from_here: bool = False) -> None:
@@ -350,7 +418,7 @@ class Verbs(App[None]):
         if at is None:
             at = self.snapshot.memory_sizes[self.focus.memory] if reverse and self.snapshot is not None else 0
         elif not reverse and not from_here:
-            at += 1
+            at += self.focus.length if isinstance(self.needle, Pattern) else 1
         self._motion(ask.FindBytes(self.needle, self.focus.memory, at, reverse))
 
     def action_find_next(self) -> None:

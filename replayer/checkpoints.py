@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from replayer.worker import Job, Moment, WorkerDied
+from replayer.watching import WorkerDied
+from replayer.worker import Job, Moment
 from traces._errors import RefusedError
 
 RECENT: Final = 12

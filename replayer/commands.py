@@ -18,7 +18,7 @@ from traces.commands import declare_query, run_query
 
 if TYPE_CHECKING:
     from replayer.machine import TimeMachine
-    from replayer.worker import Watch
+    from replayer.watching import Watch
     from traces.query import Functions
 
 

@@ -13,7 +13,7 @@ from replayer.look import Here
 from replayer.marks import START, Mark
 from replayer.motion import Hit
 from replayer.stops import Watchpoint
-from replayer.worker import Watch
+from replayer.watching import Watch
 from traces._errors import UsageError
 
 if TYPE_CHECKING:

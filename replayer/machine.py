@@ -23,8 +23,9 @@ from replayer.marks import START, Mark, parse_event
 from replayer.names import Names
 from replayer.proofs import Proof, load_proof, save_proof
 from replayer.timeline import Clocks, Timeline
+from replayer.watching import Cancelled, Watch, WorkerDied
 from replayer.wire import Closed
-from replayer.worker import CAN_FORK, Cancelled, Job, Moment, Watch, WorkerDied
+from replayer.worker import CAN_FORK, Job, Moment
 from traces._errors import RepriseError, TraceError, UsageError
 from traces.tracedir import Trace
 

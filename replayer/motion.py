@@ -40,7 +40,8 @@ from replayer.look import Frame, Here
 from replayer.marks import START, Mark
 from replayer.stops import Breakpoint, Watchpoint, entry_of
 from replayer.twin import HEAD_AFTER_CALL, HEAD_CALLS, HEAD_ENTRY, HEAD_LANDING
-from replayer.worker import Cancelled, Moment, Watch
+from replayer.watching import Cancelled, Watch
+from replayer.worker import Moment
 from traces._errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,22 +6,18 @@ verdict, where the execution ends, where the guest trapped, and the clock of eve
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from recorder.boundary.engine import cache_dir, engine_version
+from recorder.boundary import cache
+from recorder.boundary.engine import engine_version
 from replayer.twin import TWIN_VERSION
 from traces.tracedir import MANIFEST, Trace
 
-MOST_EVENTS: Final = 8_000_000
+MOST_EVENTS: Final = 20_000_000
 """Events whose clocks are kept; a longer recording is run through again."""
 
 
@@ -40,47 +36,35 @@ class Proof:
 
 
 def load_proof(trace: Trace) -> Proof | None:
-    path = _path(trace)
-    if path is None:
+    data = cache.load("proofs", _key(trace))
+    if data is None:
         return None
-    try:
-        data = path.read_bytes()
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            return None
-        head, _, packed = data[32:].partition(b"\n")
-        facts = json.loads(head)
-        clocks = zlib.decompress(packed)
-        if len(clocks) != 8 * facts["rows"]:
-            return None
-        traps = {int(events): begun for events, begun in facts["traps"].items()}
-        return Proof(facts["verdict"], facts["end"], facts["known"], traps, clocks)
-    except (OSError, ValueError, KeyError, zlib.error):
+    head, _, packed = data.partition(b"\n")
+    facts = json.loads(head)
+    traps = {int(events): begun for events, begun in facts["traps"].items()}
+    return Proof(facts["verdict"], facts["end"], facts["known"], traps, zlib.decompress(packed))
+
+
+def load_verdict(trace: Trace) -> Mapping[str, Any] | None:
+    """Only the verdict of a proof."""
+    data = cache.load("proofs", _key(trace))
+    if data is None:
         return None
+    verdict: Mapping[str, Any] = json.loads(data[: data.index(b"\n")])["verdict"]
+    return verdict
 
 
 def save_proof(trace: Trace, proof: Proof) -> None:
-    path = _path(trace)
-    if path is None or len(proof.clocks) > 8 * MOST_EVENTS:
+    if len(proof.clocks) > 8 * MOST_EVENTS:
         return
     facts = {
         "verdict": dict(proof.verdict),
         "end": proof.end,
         "known": proof.known,
         "traps": {str(events): begun for events, begun in proof.traps.items()},
-        "rows": len(proof.clocks) // 8,
     }
-    body = json.dumps(facts).encode() + b"\n" + zlib.compress(proof.clocks, 1)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(body).digest() + body)
-        os.replace(temporary, path)
+    cache.save("proofs", _key(trace), json.dumps(facts).encode() + b"\n" + zlib.compress(proof.clocks, 1))
 
 
-def _path(trace: Trace) -> Path | None:
-    directory = cache_dir("proofs")
-    if directory is None:
-        return None
-    manifest = (trace.path / MANIFEST).read_bytes()
-    key = hashlib.sha256(f"{TWIN_VERSION} {engine_version()} ".encode() + manifest).hexdigest()
-    return directory / key
+def _key(trace: Trace) -> bytes:
+    return f"{TWIN_VERSION} {engine_version()} ".encode() + (trace.path / MANIFEST).read_bytes()

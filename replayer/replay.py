@@ -21,9 +21,11 @@ from recorder.boundary.interposer import Description, Hosted, replaying_interpos
 from recorder.boundary.linking import METERED, Derived, Linked, Provided, Shape, Wiring, derive
 from recorder.boundary.memories import HostMemory
 from recorder.boundary.raw import GUEST_FRAMES, STACK_OVERFLOW, UNREACHABLE, Function, GuestExit, GuestTrap, Machine, Raw
+from replayer import sides
 from replayer.cursor import Chunk, Cursor, Record
 from replayer.recorded import Recorded
-from replayer.verdict import Difference, Diverged, RecordingEnds, Verdict
+from replayer.sides import Values
+from replayer.verdict import Difference, Diverged, RecordingEnds, Side, Verdict
 from traces._errors import RefusedError, TraceError
 from traces.layout import (
     NO_IMPORT,
@@ -48,7 +50,6 @@ _ALL_ONES = (1 << 64) - 1
 _NO_CLOCK = _ALL_ONES
 STACK_MOVED = "stack exhausted, at another depth than in the recording"
 _CLOSERS = (Kind.TRAP, Kind.EXIT, Kind.STOP)
-Values = list[tuple[str, Raw]]
 
 
 class _HostRaised(Exception):
@@ -101,6 +102,8 @@ class Replay:
         self.linked = Linked(self.engine, self.machine, self.shape, self.derived)
         self.defined: dict[int, wasmtime.Func] = {}
         self.stop_clock = self._recorded_stop()
+        self._calling: list[tuple[Import, Values]] = []
+        """Calls out of the guest that are being served here, innermost last, with their arguments."""
         self._refused: set[tuple[int, int]] = set()
         """Growths the operating system refused to a host while recording: ordinal of the memory, number of the request."""
 
@@ -272,11 +275,12 @@ class Replay:
         if self._stack_outcome() and seq == self.cursor.total:
             self.stack_moved = True
             return
-        where = ""
+        where, place = "", None
         if row.what == "memory" and row.size == state.size:
             pages = [i for i, (a, b) in enumerate(zip(row.pages, state.pages, strict=True)) if a != b]
             if pages:
                 where = f"{len(pages)} of {len(state.pages)} pages differ, the first at address {pages[0] * PAGE:#x}"
+                place = (row.index, pages[0] * PAGE, min(PAGE, row.size - pages[0] * PAGE))
         size = f"{row.size} bytes, " if row.what == "memory" else ""
         now = f"{state.size} bytes, " if row.what == "memory" else ""
         raise Diverged(
@@ -285,6 +289,11 @@ class Replay:
                 f"{name}: {size}sha256 {row.digest.hex()[:16]}… after {seq} events",
                 f"{name}: {now}sha256 {state.digest.hex()[:16]}…",
                 where,
+                sides=(
+                    Side("state", name, text=f"{size}sha256 {row.digest.hex()}"),
+                    Side("state", name, text=f"{now}sha256 {state.digest.hex()}"),
+                ),
+                place=place,
             )
         )
 
@@ -332,7 +341,7 @@ class Replay:
                 raise KeyError(f"the module has no exported function {target}")
             return self.linked.exported(target)
         except KeyError as error:
-            raise Diverged(Difference(record.seq, f"a call of {self._target(target, element)}", str(error.args[0]))) from None
+            raise self._diverged(record, str(error.args[0]), f"a call of {self._target(target, element)}") from None
 
     def _expect_return(self, record: Record, function: Function | None, answers: Sequence[Raw]) -> None:
         types = function.results if function is not None else ()
@@ -342,11 +351,18 @@ class Replay:
         else:
             found = self.cursor.peek()
             if found is None or found.kind is not Kind.RETURN or found.index != NO_IMPORT:
-                raise self._diverged(found, f"{name} returned {_show(types, answers)}")
+                side = sides.returned(name, list(zip(types, answers, strict=True)))
+                raise self._diverged(found, f"{name} returned {_show(types, answers)}", side=side)
             ended, at = found, 0
         recorded = [bits for _, bits in self._values(ended, at, types)]
         if recorded != list(answers):
-            raise self._diverged(ended, f"{name} returned {_show(types, answers)}", f"{name} returned {_show(types, recorded)}")
+            was, now = (sides.returned(name, list(zip(types, values, strict=True))) for values in (recorded, answers))
+            raise self._diverged(
+                ended,
+                f"{name} returned {_show(types, answers)}",
+                f"{name} returned {_show(types, recorded)}",
+                both=(was, now),
+            )
         self._advance(ended)
 
     def _expect_unwinding(self, record: Record, error: BaseException) -> None:
@@ -358,11 +374,12 @@ class Replay:
         elif isinstance(error, GuestTrap) and error.code == STACK_OVERFLOW:
             self._expect_stack_overflow(found, name, error)
         elif isinstance(error, GuestTrap):
+            side = Side("trap", name, text=error.message)
             if found is None or found.kind is not Kind.TRAP or _first_word(found) != error.code & 0xFFFFFFFF:
-                raise self._diverged(found, f"{name} trapped: {error.message}", error=error)
+                raise self._diverged(found, f"{name} trapped: {error.message}", error=error, side=side)
             # Without a code, the message is an error's of the engine, with the frames of whoever linked the guest in it.
             if error.code >= 0 and not self.notes and _message(found) != error.message.encode("utf-8", "replace")[:4096]:
-                raise self._diverged(found, f"{name} trapped: {error.message}", error=error)
+                raise self._diverged(found, f"{name} trapped: {error.message}", error=error, side=side)
         elif isinstance(error, _StackRanOut):
             self.stack_moved = True
             self._overflows(found)
@@ -399,18 +416,27 @@ class Replay:
             # Frames of hosts differ between recording and replay, so the depth at which the stack ends may differ too.
             self.stack_moved = True
             raise RecordingEnds
-        raise self._diverged(found, f"{name} trapped: {error.message}", error=error)
+        side = Side("trap", name, text=error.message)
+        raise self._diverged(found, f"{name} trapped: {error.message}", error=error, side=side)
 
     # -- serving imports out of the ordinary -----------------------------------------------------------------------------------
 
     def _refill(self, index: Raw) -> None:
         if not self.cursor.refill():
-            raise self._diverged(None, f"a call of {self.imports[index].qualified}")
+            name = self.imports[index].qualified
+            raise self._diverged(None, f"a call of {name}", side=Side("call", name), calling=name)
 
     def _slow(self, index: Raw) -> None:
         """Serves one call of an import from the record at the head, whatever it is."""
         entry = self.imports[index]
         args = self._scratch(entry.params)
+        self._calling.append((entry, args))
+        try:
+            self._serve(index, entry, args)
+        finally:
+            self._calling.pop()
+
+    def _serve(self, index: int, entry: Import, args: Values) -> None:
         record = self.cursor.peek()
         if record is not None:
             self._reach(record)
@@ -419,7 +445,7 @@ class Replay:
         if record is not None and record.kind is Kind.STOP and record.index == index:
             raise _Stopped
         if record is None or record.kind is not Kind.CALL or record.index != index:
-            raise self._diverged(record, f"a call of {_call(entry, args)}")
+            raise self._diverged(record, f"a call of {_call(entry, args)}", side=sides.called(entry, args))
         self._check_args(record, entry, args)
         fixed = values_size(entry.params) + values_size(entry.results)
         for chunk in record.chunks(fixed):
@@ -462,7 +488,8 @@ class Replay:
         """A native import that ends the guest does so with the code the guest gave it (one of Python may choose another)."""
         asked = self._values(opened, 0, entry.params)
         if entry.host == "wasi" and asked and asked[0][1] != _first_word(record):
-            raise self._diverged(record, f"exit {asked[0][1]}", f"exit {_first_word(record)}")
+            was, now = (Side("exit", entry.qualified, (("code", "i32", code),)) for code in (_first_word(record), asked[0][1]))
+            raise self._diverged(record, f"exit {asked[0][1]}", f"exit {_first_word(record)}", both=(was, now))
 
     def _check_args(self, record: Record, entry: Import, args: Values) -> None:
         recorded = self._values(record, 0, entry.params)
@@ -474,6 +501,7 @@ class Replay:
                     f"a call of {_call(entry, args)}",
                     _call(entry, recorded),
                     f"{name}: expected {_value(t, was)}, got {_value(t, now)}",
+                    both=self._both(record),
                 )
 
     # -- effects -------------------------------------------------------------------------------------------------------------
@@ -537,11 +565,14 @@ class Replay:
         if now != chunk.data:
             at = next(i for i, (a, b) in enumerate(zip(now, chunk.data, strict=True)) if a != b)
             count = sum(a != b for a, b in zip(now, chunk.data, strict=True))
+            run = sides.first_run(chunk.data, now)
             raise self._diverged(
                 record,
                 f"{_excerpt(now, at)} sent",
                 f"{_excerpt(chunk.data, at)} sent",
                 f"{count} of {len(now)} bytes sent differ, the first at address {chunk.address + at:#x}",
+                both=self._both(record),
+                place=(chunk.memory, chunk.address + run[0], run[1] - run[0]),
             )
 
     def _wrote(self, record: Record, chunk: Chunk) -> None:
@@ -610,14 +641,7 @@ class Replay:
     # -- values ----------------------------------------------------------------------------------------------------------------
 
     def _values(self, record: Record, at: int, types: Sequence[str]) -> Values:
-        if at + values_size(tuple(types)) > len(record.body):
-            raise record.malformed("it is too short for its values")
-        values = []
-        for t in types:
-            width = VALUE_SIZE[t]
-            values.append((t, int.from_bytes(record.body[at : at + width], "little")))
-            at += width
-        return values
+        return sides.typed(record, at, types)
 
     def _scratch(self, types: Sequence[str]) -> Values:
         base = self.cursor.memory.base + RING_SCRATCH
@@ -636,11 +660,23 @@ class Replay:
         expected: str | None = None,
         where: str = "",
         error: GuestTrap | None = None,
+        side: Side | None = None,
+        both: tuple[Side, Side] | None = None,
+        place: tuple[int, int, int] | None = None,
+        calling: str = "",
     ) -> Diverged:
+        """The guest did `got` where `record` was to come. `side` takes `got` apart; `both` is the two."""
         seq = self.cursor.seq() if record is None else record.seq
         wanted = expected or ("the end of the recording" if record is None else self.describe(record))
         frames = tuple(getattr(error, GUEST_FRAMES, ())) if error is not None else ()
-        return Diverged(Difference(seq, wanted, got, where, frames))
+        parted = both or (sides.recorded(self.imports, record, wanted), side or Side("other", text=got))
+        calling = calling or (self._calling[-1][0].qualified if self._calling else "")
+        return Diverged(Difference(seq, wanted, got, where, frames, parted, place, calling))
+
+    def _both(self, record: Record) -> tuple[Side, Side]:
+        """A recorded event that the guest was about to do otherwise, and what it did."""
+        args = self._calling[-1][1] if self._calling and record.kind is Kind.CALL else None
+        return sides.both(self.imports, self.linked.memories, record, self.describe(record), args)
 
     def describe(self, record: Record) -> str:
         """A record in a few words."""

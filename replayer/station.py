@@ -24,6 +24,8 @@ import sys
 import time
 from typing import Any, Final, NoReturn
 
+import wasmtime
+
 from recorder.boundary import states
 from recorder.boundary.raw import GuestTrap
 from replayer import wire
@@ -422,14 +424,16 @@ class Station:
             raise ValueError(f"a station cannot {do}")
 
     def _table(self, message: Message) -> Message:
-        """Elements of a table: null or not, and which function of the guest's."""
+        """Elements of a table: null, a function, or a reference of the host's."""
         index = message["index"]
         table = self.replay.linked.export(self.replay.twin.tables[index])
         size = int(table.size(self.replay.machine.store))
         elements = []
         for element in range(message["start"], min(size, message["start"] + message["length"])):
             value = table.get(self.replay.machine.store, element)
-            elements.append(None if value is None else "func" if hasattr(value, "_func") else "extern")
+            if isinstance(value, wasmtime.Val):  # what is false in Python comes wrapped, null among it
+                value = value.value
+            elements.append(None if value is None else "func" if isinstance(value, wasmtime.Func) else "extern")
         return {"size": size, "elements": elements}
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from typing import Final
 
-from recorder.boundary.engine import cache_dir
+from recorder.boundary import cache
 from recorder.wasm.binary import WasmError
 from replayer.twin import TWIN_VERSION, Layout, Stretches, Twin, build_twin
 
@@ -19,22 +17,12 @@ _NAMES: Final = ("left", "memory", "table", "start", "memories", "globals", "tab
 
 def load_twin(module: bytes) -> Twin:
     """The module's twin, from the cache or made now. Raises WasmError, by name, for what cannot have one."""
-    directory = cache_dir("twins")
-    path = None if directory is None else directory / hashlib.sha256(b"%d " % TWIN_VERSION + module).hexdigest()
-    if path is not None:
-        try:
-            return read_twin(path.read_bytes(), module)
-        except (OSError, WasmError):
-            pass
+    key = b"%d " % TWIN_VERSION + module
+    known = cache.load("twins", key)
+    if known is not None:
+        return read_twin(known, module)
     twin = build_twin(module)
-    if path is not None:
-        try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-            with os.fdopen(handle, "wb") as file:
-                file.write(write_twin(twin, module))
-            os.replace(temporary, path)
-        except OSError:
-            pass  # a cache that cannot be written costs time, nothing else
+    cache.save("twins", key, write_twin(twin, module))
     return twin
 
 

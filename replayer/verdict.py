@@ -15,6 +15,40 @@ EXIT_CODES = {"identical": 0, "diverged": 3, "incomplete": 4, "unusable": 5}
 
 
 @dataclass(frozen=True)
+class Sent:
+    """Bytes of the guest's memory that a host was handed."""
+
+    memory: int
+    address: int
+    data: bytes
+    """Of a long piece only what lies around the first difference."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"memory": self.memory, "address": self.address, "data": self.data.hex()}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one of the two did where they parted, taken apart: for whoever shows them side by side."""
+
+    kind: str
+    """As the kind of an event; "state" for a digest, "end" behind the last event."""
+    name: str = ""
+    """The import or the export; the memory, global or table of a digest."""
+    values: tuple[tuple[str, str, int], ...] = ()
+    """(name, type, bits): arguments of a call, results of a return."""
+    sent: tuple[Sent, ...] = ()
+    text: str = ""
+    """What there is to say besides: how a trap was worded, or a digest."""
+
+    def to_json(self) -> dict[str, Any]:
+        # Bits as text: what reads JSON elsewhere may have no integers of this size.
+        values = [{"name": name, "type": kind, "bits": hex(bits)} for name, kind, bits in self.values]
+        sent = [piece.to_json() for piece in self.sent]
+        return {"kind": self.kind, "name": self.name, "values": values, "sent": sent, "text": self.text}
+
+
+@dataclass(frozen=True)
 class Difference:
     """Where a replay left the recording."""
 
@@ -28,6 +62,20 @@ class Difference:
     """Which argument, byte or page; "" if the two texts say it all."""
     frames: tuple[str, ...] = ()
     """The guest's call stack, innermost first."""
+    sides: tuple[Side, Side] | None = None
+    """The same two, expected and got, taken apart; None if the texts are all there is."""
+    place: tuple[int, int, int] | None = None
+    """(memory, address, length) of the first bytes that differ; None if it is not about bytes."""
+    calling: str = ""
+    """The import the guest was calling; "" if it was not."""
+
+    def to_json(self) -> dict[str, Any]:
+        sides = None if self.sides is None else {"expected": self.sides[0].to_json(), "got": self.sides[1].to_json()}
+        place = None if self.place is None else dict(zip(("memory", "address", "length"), self.place, strict=True))
+        return {
+            "seq": self.seq, "expected": self.expected, "got": self.got, "where": self.where, "frames": list(self.frames),
+            "sides": sides, "place": place, "calling": self.calling,
+        }  # fmt: skip
 
 
 @dataclass
@@ -94,9 +142,7 @@ class Verdict:
             "events": self.events,
             "total": self.total,
             "reason": self.reason,
-            "difference": None
-            if d is None
-            else {"seq": d.seq, "expected": d.expected, "got": d.got, "where": d.where, "frames": list(d.frames)},
+            "difference": None if d is None else d.to_json(),
             "compared": self.compared,
             "notes": self.notes,
         }

@@ -5,24 +5,23 @@ Answers are kept in the user's private cache, by the trace's manifest and the qu
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recorder.boundary.engine import cache_dir, engine_version
+from recorder.boundary import cache
+from recorder.boundary.engine import engine_version
 from replayer.twin import TWIN_VERSION
 from traces._errors import UsageError
 from traces.tracedir import MANIFEST
 
 if TYPE_CHECKING:
     from replayer.machine import TimeMachine
+    from replayer.watching import Watch
 
 VIEWS_VERSION: Final = 1
 _CALLS: Final = pa.schema(
@@ -52,40 +51,29 @@ _WRITES: Final = pa.schema(
 )
 
 
-def functions(trace: Path) -> Mapping[str, Callable[[list[str | int]], pa.Table]]:
-    """What SQL over this trace may call, by name."""
-    return {"calls": lambda args: _answered(trace, "calls", args), "writes": lambda args: _answered(trace, "writes", args)}
+def functions(trace: Path, watch: Watch | None = None) -> Mapping[str, Callable[[list[str | int]], pa.Table]]:
+    """What SQL over this trace may call, by name. `watch` is told how far the guest is, and may raise Cancelled."""
+    return {name: partial(_answered, trace, name, watch) for name in ("calls", "writes")}
 
 
-def _answered(trace: Path, name: str, args: list[str | int]) -> pa.Table:
-    path = _cached(trace, f"{name}{args!r}")
-    if path is not None:
-        with contextlib.suppress(OSError, pa.ArrowException):
-            return pq.read_table(path)
+def _answered(trace: Path, name: str, watch: Watch | None, args: list[str | int]) -> pa.Table:
+    versions = f"{VIEWS_VERSION} {TWIN_VERSION} {engine_version()}"
+    key = f"{versions} {name}{args!r} ".encode() + (trace / MANIFEST).read_bytes()
+    known = cache.load("views", key)
+    if known is not None:
+        return pq.read_table(pa.BufferReader(known))
     from replayer.machine import TimeMachine
 
     with TimeMachine(trace) as machine:
-        machine.require_proof()
-        table = _calls(machine, args) if name == "calls" else _writes(machine, args)
-    if path is not None:
-        with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-            os.close(handle)
-            pq.write_table(table, temporary)
-            os.replace(temporary, path)
+        machine.require_proof(watch)
+        table = (_calls if name == "calls" else _writes)(machine, args, watch)
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out)
+    cache.save("views", key, out.getvalue().to_pybytes())
     return table
 
 
-def _cached(trace: Path, question: str) -> Path | None:
-    directory = cache_dir("views")
-    if directory is None:
-        return None
-    manifest = (trace / MANIFEST).read_bytes()
-    versions = f"{VIEWS_VERSION} {TWIN_VERSION} {engine_version()}"
-    return directory / hashlib.sha256(f"{versions} {question} ".encode() + manifest).hexdigest()
-
-
-def _calls(machine: TimeMachine, args: list[str | int]) -> pa.Table:
+def _calls(machine: TimeMachine, args: list[str | int], watch: Watch | None) -> pa.Table:
     if len(args) != 1:
         raise UsageError("calls takes one function: calls('name'), calls('glob*') or calls(12)")
     imported = machine.module.imported.functions
@@ -93,7 +81,7 @@ def _calls(machine: TimeMachine, args: list[str | int]) -> pa.Table:
     if not wanted:
         raise UsageError(f"calls('{args[0]}'): that is imported; its calls are rows of events")
     rows: list[dict[str, Any]] = []
-    for call in machine.history.calls(wanted):
+    for call in machine.history.calls(wanted, watch=watch):
         end = None if call.end is None else call.end.clock
         rows.append(
             {
@@ -108,12 +96,12 @@ def _calls(machine: TimeMachine, args: list[str | int]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_CALLS)
 
 
-def _writes(machine: TimeMachine, args: list[str | int]) -> pa.Table:
+def _writes(machine: TimeMachine, args: list[str | int], watch: Watch | None) -> pa.Table:
     if not 1 <= len(args) <= 3 or not all(isinstance(arg, int) for arg in args):
         raise UsageError("writes takes numbers: writes(address), writes(address, length) or writes(address, length, memory)")
     address, length, memory = (*(int(arg) for arg in args), *(1, 0)[len(args) - 1 :])
     rows = []
-    for write in machine.history.writes(address, length, memory=memory):
+    for write in machine.history.writes(address, length, memory=memory, watch=watch):
         rows.append(
             {
                 "mark": write.mark.clock,

@@ -29,6 +29,7 @@ from replayer.recorded import Recorded
 from replayer.replay import recorded_profile
 from replayer.twin import Twin
 from replayer.twincache import load_twin, write_twin
+from replayer.watching import Watch, WorkerDied
 from replayer.wire import Closed, Message
 from traces._errors import RefusedError, RepriseError
 from traces.layout import Kind, Status
@@ -40,18 +41,6 @@ _START: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from replayer.station import main; import os; os._exit(main(sys.argv[2:]))"
 )
 CAN_FORK: Final = hasattr(os, "fork") and sys.platform.startswith("linux")
-
-
-class WorkerDied(RepriseError):
-    """A process of the machine is gone. The machine starts another and goes on; this says what happened."""
-
-
-class Cancelled(Exception):
-    """Whoever asked no longer wants to know."""
-
-
-Watch = Callable[[int, int], None]
-"""Told how far a running guest is: clock and events. May raise Cancelled."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ Details are a dictionary, and worth their price only while they repeat: values t
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import re
@@ -34,14 +35,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pyarrow as pa
-import wasmtime
 
 from traces._errors import TraceError
 from traces.layout import MAX_IMPORTS, MAX_WINDOW, VALUE_SIZE, Kind, values_size
 from traces.manifest import Export, Import, import_from_json
+
+if TYPE_CHECKING:
+    import wasmtime
 
 KINDS: Final = tuple(kind.name.lower() for kind in Kind)
 STATUSES: Final = ("ok", "errno", "trap", "denied", "open")
@@ -277,7 +280,10 @@ def _escape(match: re.Match[str]) -> str:
 
 @cache
 def _module() -> tuple[wasmtime.Engine, wasmtime.Module]:
+    import wasmtime
+
     engine = wasmtime.Engine()
+    atexit.register(_module.cache_clear)  # at exit wasmtime, imported later than this module, is gone before it
     return engine, wasmtime.Module(engine, (Path(__file__).parent / "columns.wasm").read_bytes())
 
 
@@ -315,6 +321,8 @@ class Columniser:
     def __init__(self, imports: Sequence[Import], exports: Sequence[Export]) -> None:
         if len(imports) > MAX_IMPORTS:
             raise TraceError(f"{len(imports)} imports are more than a trace can hold ({MAX_IMPORTS})")
+        import wasmtime  # only who makes tables needs it, and it is slow to import
+
         engine, module = _module()
         self._store = wasmtime.Store(engine)
         self._exports = wasmtime.Instance(self._store, module, []).exports(self._store)
@@ -545,9 +553,7 @@ class Columniser:
     def _call(self, name: str, *arguments: int) -> int:
         function = self._functions.get(name)
         if function is None:
-            found = self._exports[name]
-            assert isinstance(found, wasmtime.Func)
-            function = self._functions[name] = found
+            function = self._functions[name] = cast("wasmtime.Func", self._exports[name])
         # wasmtime takes i32 in either signedness but gives it signed.
         result = function(self._store, *arguments)
         if name == "rows":
@@ -560,6 +566,8 @@ class Columniser:
     def _reserve(self, end: int) -> None:
         missing = (end + 65535) // 65536 - self._memory.size(self._store)
         if missing > 0:
+            import wasmtime
+
             try:
                 self._memory.grow(self._store, missing)
             except wasmtime.WasmtimeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -134,7 +135,10 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> Manifest:
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise TraceError(f"{path}: is not a plain file; this is not a trace")
+            size = status.st_size
             if size > MANIFEST_LIMIT:
                 raise TraceError(f"{path}: {size} bytes is larger than any manifest; this is not a trace")
             text = path.read_text(encoding="utf-8")

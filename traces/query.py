@@ -17,15 +17,15 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from traces._errors import TraceError, UsageError
-from traces.columns import printable
 from traces.manifest import Manifest
 from traces.tables import SPANS_SCHEMA, STATES_SCHEMA, EventsReader, read_table
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT: Final = "2GB"
 EVENTS: Final = "events.parquet"
+_BATCH: Final = 2048
+"""Rows at a time, where a result is read as it is made."""
+_TOO_MUCH: Final = "the query needs more than {}; select fewer rows or columns"
+_FAILED: Final = "the query failed: {}; check the trace with `reprise verify`"
 _TYPES = {"int64": "BIGINT", "int32": "INTEGER", "string": "VARCHAR"}
 _RUNS = {
     "trace_id": "VARCHAR", "format": "INTEGER", "producer": "VARCHAR", "module": "VARCHAR", "module_sha256": "VARCHAR",
@@ -52,15 +56,77 @@ def query(path: Path, sql: str, functions: Functions | None = None) -> pa.Table:
 
     Raises UsageError for SQL that is wrong or not allowed, TraceError for traces that cannot be read.
     """
-    sql, relations = _computed(sql, functions or {})
-    with _explained():
-        connection = connect(path)
-        try:
-            for name, table in relations.items():
-                connection.register(name, table)
-            return connection.sql(_one_reading_statement(connection, sql)).to_arrow_table()
-        finally:
-            connection.close()
+    database = Database(path)
+    try:
+        return database.ask(sql, functions)
+    finally:
+        database.close()
+
+
+class Database:
+    """A trace, or a store, that is asked one statement after another: by one thread, and interrupted by any.
+
+    Nothing a statement does outlives it: only such that read are run, and the connection is locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises like `query`."""
+        self._connection = connect(path)
+        self._registered: list[str] = []
+
+    def ask(self, sql: str, functions: Functions | None = None) -> pa.Table:
+        """The whole result. Raises like `query`."""
+        with _explained():
+            return self._relation(sql, functions).to_arrow_table()
+
+    def stream(self, sql: str, functions: Functions | None = None) -> tuple[pa.Schema, Generator[pa.RecordBatch, None, None]]:
+        """The result as it is made: its schema, and batches until it is exhausted or closed. Both raise like `query`."""
+        with _explained():
+            reader = self._relation(sql, functions).to_arrow_reader(_BATCH)
+        return reader.schema, _batches(reader)
+
+    def interrupt(self) -> None:
+        """Ends the statement that runs, which then raises; nothing, if none has begun."""
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _relation(self, sql: str, functions: Functions | None) -> duckdb.DuckDBPyRelation:
+        for name in self._registered:
+            self._connection.unregister(name)
+        self._registered.clear()
+        sql, relations = _computed(sql, functions or {})
+        # Before anything is computed for it, a statement is known to be allowed.
+        sql = _one_reading_statement(self._connection, sql)
+        for name, compute in relations.items():
+            self._connection.register(name, compute())
+            self._registered.append(name)
+        return self._connection.sql(sql)
+
+
+def _batches(reader: pa.RecordBatchReader) -> Generator[pa.RecordBatch, None, None]:
+    try:
+        while True:
+            with _explained():
+                try:
+                    batch = reader.read_next_batch()
+                except StopIteration:
+                    return
+                except OSError as error:  # so Arrow passes on what DuckDB says once rows have begun to come
+                    raise _streamed(error) from None
+            yield batch
+    finally:
+        reader.close()
+
+
+def _streamed(error: OSError) -> UsageError | TraceError:
+    text = _first_line(error)
+    if text.startswith("Out of Memory"):
+        return UsageError(_TOO_MUCH.format(MEMORY_LIMIT))
+    if text.startswith(("Invalid Input Error", "Conversion Error", "Out of Range Error", "INTERRUPT")):
+        return UsageError(text)
+    return TraceError(_FAILED.format(text))
 
 
 _CALLED: Final = re.compile(
@@ -70,16 +136,16 @@ _CALLED: Final = re.compile(
 _LITERAL: Final = re.compile(r"\s*(?:'((?:[^']|'')*)'|(0[xX][0-9a-fA-F]+|\d+))\s*(,|\Z)")
 
 
-def _computed(sql: str, functions: Functions) -> tuple[str, dict[str, pa.Table]]:
-    """The SQL with every call of one of the functions replaced by the name of the relation it stands for."""
-    relations: dict[str, pa.Table] = {}
+def _computed(sql: str, functions: Functions) -> tuple[str, dict[str, Callable[[], pa.Table]]]:
+    """The SQL with every call of one of the functions replaced by the name of a relation, and what computes each of these."""
+    relations: dict[str, Callable[[], pa.Table]] = {}
 
     def replaced(found: re.Match[str]) -> str:
         compute = functions.get((found["name"] or "").lower())
         if compute is None:
             return found.group()
         name = f"computed {len(relations)}"
-        relations[name] = compute(_literals(found["name"], found["args"]))
+        relations[name] = partial(compute, _literals(found["name"], found["args"]))
         return f'"{name}"'
 
     return _CALLED.sub(replaced, sql), relations
@@ -247,13 +313,16 @@ def _explained() -> Iterator[None]:
     ) as error:  # fmt: skip
         raise UsageError(f"{_first_line(error)}; see the tables with `SHOW TABLES`") from None
     except duckdb.OutOfMemoryException:
-        raise UsageError(f"the query needs more than {MEMORY_LIMIT}; select fewer rows or columns") from None
+        raise UsageError(_TOO_MUCH.format(MEMORY_LIMIT)) from None
+    except duckdb.InterruptException:
+        raise UsageError("interrupted") from None
     except (duckdb.Error, pa.ArrowException) as error:
-        raise TraceError(f"the query failed: {_first_line(error)}; check the trace with `reprise verify`") from None
+        raise TraceError(_FAILED.format(_first_line(error))) from None
 
 
 def _first_line(error: Exception) -> str:
-    return printable((str(error) or type(error).__name__).splitlines()[0])
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return _UNSAFE.sub(lambda match: ascii(match.group())[1:-1], line)
 
 
 # -- results as text -----------------------------------------------------------------------------------------------------
@@ -278,24 +347,45 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
-def _rows(table: pa.Table) -> Iterator[list[Any]]:
+def _rows(table: pa.Table | pa.RecordBatchReader) -> Iterator[list[Any]]:
     # By position: two columns may have one name.
-    for batch in table.to_batches(max_chunksize=4096):
-        yield from (list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    for batch in table.to_batches(max_chunksize=4096) if isinstance(table, pa.Table) else table:
+        yield from (list(row) for row in zip(*map(_values, batch.columns), strict=True))
 
 
-def json_lines(table: pa.Table) -> Iterator[str]:
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python values; moments that Python has no value for ("infinity", parts of a microsecond) as text."""
+    try:
+        found: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        found = [_value(scalar) for scalar in column]
+    return found
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        if isinstance(scalar, pa.ListScalar):
+            return [_value(item) for item in scalar.values]
+        try:
+            return scalar.cast(pa.string()).as_py()
+        except (pa.ArrowException, UnicodeError):
+            return str(getattr(scalar, "value", "?"))
+
+
+def json_lines(table: pa.Table | pa.RecordBatchReader) -> Iterator[str]:
     """One JSON object per row."""
-    names = table.column_names
+    names = table.schema.names
     for row in _rows(table):
         yield json.dumps(dict(zip(names, map(json_value, row), strict=True)), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def csv_lines(table: pa.Table) -> Iterator[str]:
+def csv_lines(table: pa.Table | pa.RecordBatchReader) -> Iterator[str]:
     """A header and the rows; nothing stands for null, bytes are base64, lists and structs JSON."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.column_names)
+    writer.writerow(table.schema.names)
     for row in _rows(table):
         writer.writerow([_csv_cell(json_value(value)) for value in row])
         yield out.getvalue()

@@ -159,7 +159,7 @@ class Trace:
                 if digest_file(self.path / name) != wanted:
                     found.append(f"{name}: changed since the recording was closed (its sha256 differs from the manifest's)")
             except TraceError as error:
-                found.append(str(error))
+                found.append(str(error).removeprefix(f"{self.path}/"))
         return found
 
 
@@ -196,7 +196,7 @@ def _lock(handle: int, kind: int) -> bool:
 def _check_dead(directory: Path) -> None:
     """Refuses a trace whose recorder is alive: what is read while it is written may be neither before nor after."""
     try:
-        lock = os.open(directory / JOURNAL / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(directory / JOURNAL / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return  # a recorder that lives has its lock file; without one (or on a foreign file system) there is nobody to ask
     try:

@@ -1,4 +1,4 @@
-"""The call stack, what the chosen frame holds, and the module's globals."""
+"""The call stack, and what the chosen frame holds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FramesPane(Rows):
             if detail is not None and head.level == detail.level:
                 wanted = self.operands or detail.source is None
                 items += [value for value in detail.values if wanted or not value.name.startswith("operand ")]
-        self.items = [*items, *snapshot.globals]
+        self.items = items
         self.place(self._again(stood))
 
     def _again(self, stood: Item | None) -> int:
@@ -63,9 +63,12 @@ class FramesPane(Rows):
                 ("▶" if chosen else " ", "here"), (f"#{item.level} ", "dim"), (inlined, "dim"),
                 (item.name, "strong" if chosen else ""), (f"  {item.where}", "dim"),
             ]  # fmt: skip
-        depth = len(item.path) - 1 if item.path[0] != "global" else 0
+        depth = len(item.path) - 1
         sign = ("▾ " if item.expanded else "▸ ") if item.expandable else "  "
-        pieces: list[Piece] = [("  " * depth, ""), (sign, "dim"), (item.name, "name"), (" = ", "dim")]
+        pieces: list[Piece] = [("  " * depth, ""), (sign, "dim"), (item.name, "name" if item.available else "dim")]
+        if item.name.startswith("…"):  # of what there is no room for
+            return pieces
+        pieces.append((" = ", "dim"))
         pieces.append((item.text, "changed" if item.was is not None else "" if item.available else "dim"))
         if item.was is not None:
             pieces.append((f" (was {item.was})", "dim"))

@@ -6,27 +6,25 @@ set explicitly, so that an engine's changed default cannot change a replay. The 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
-import os
 import platform
-import stat
-import tempfile
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache as remembered
 from importlib.metadata import version
-from pathlib import Path
 
 import wasmtime
 from wasmtime import _bindings as ffi
 
+from recorder.boundary import cache
 from recorder.boundary.memories import MemoryCreator
 
 ENGINE_NAME = "wasmtime"
 
 
-@cache
+@remembered
 def engine_version() -> str:
     return version("wasmtime")
 
@@ -124,44 +122,18 @@ class Engine:
         adopted = self._adopted.get(wasm)
         if adopted is not None:
             return adopted
-        path = _cache_path(self.profile, wasm)
-        if path is not None:
-            cached = _load(self.engine, path)
-            if cached is not None:
-                return cached
+        key = f"{self.profile.fingerprint()} {platform.machine()} {_cpu_features()}".encode() + wasm
+        code = cache.load("code", key)
+        if code is not None:
+            with contextlib.suppress(wasmtime.WasmtimeError):
+                return wasmtime.Module.deserialize(self.engine, code)
         module = wasmtime.Module(self.engine, wasm)
-        if path is not None:
-            _save(module, path)
+        cache.save("code", key, bytes(module.serialize()))
         return module
 
     def adopt(self, wasm: bytes, code: bytes) -> None:
         """Takes machine code that an engine of the same profile made of `wasm` in a process of this program."""
         self._adopted[wasm] = wasmtime.Module.deserialize(self.engine, code)
-
-
-def cache_dir(kind: str = "code") -> Path | None:
-    """The user's private cache, or None if there is none that only the user can write (code is executed from it)."""
-    if os.environ.get("REPRISE_NO_CACHE"):
-        return None
-    base = os.environ.get("XDG_CACHE_HOME") or (Path.home() / ".cache" if os.environ.get("HOME") else None)
-    if base is None:
-        return None
-    path = Path(base) / "reprise" / kind
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = path.lstat()
-    except OSError:
-        return None
-    private = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o077
-    return path if private else None
-
-
-def _cache_path(profile: Profile, wasm: bytes) -> Path | None:
-    directory = cache_dir()
-    if directory is None:
-        return None
-    key = hashlib.sha256(f"{profile.fingerprint()} {platform.machine()} {_cpu_features()}".encode() + wasm).hexdigest()
-    return directory / key
 
 
 def _cpu_features() -> str:
@@ -173,29 +145,3 @@ def _cpu_features() -> str:
     except OSError:
         pass
     return platform.processor()
-
-
-def _load(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
-    """Machine code runs unchecked, so a cache file that was cut short or changed must never reach the engine."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, code = data[:32], data[32:]
-    if hashlib.sha256(code).digest() != digest:
-        return None
-    try:
-        return wasmtime.Module.deserialize(engine, code)
-    except wasmtime.WasmtimeError:
-        return None
-
-
-def _save(module: wasmtime.Module, path: Path) -> None:
-    code = bytes(module.serialize())
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary, path)
-    except OSError:
-        return  # A cache that cannot be written costs time, nothing else.

@@ -350,10 +350,12 @@ class Builder:
         texts = [item(index, depth + 1).text for index in range(min(count, _IN_LINE))]
         return "[" + ", ".join(texts) + (", …" if count > _IN_LINE else "") + "]"
 
-    def _items(self, item: Callable[[int, int], Value], count: int) -> list[Value]:
-        found = [item(index, 0) for index in range(min(count, MAX_CHILDREN))]
-        if count > MAX_CHILDREN:
-            found.append(Value("…", "", f"{count - MAX_CHILDREN} more", None, None, "ok"))
+    def _items(self, item: Callable[[int, int], Value], count: int, first: int = 0) -> list[Value]:
+        """So many at once; the others are children of what says that there are more."""
+        end = min(count, first + MAX_CHILDREN)
+        found = [item(index, 0) for index in range(first, end)]
+        if end < count:
+            found.append(Value("…", "", f"{count - end:,} more", None, None, "ok", lambda: self._items(item, count, end)))
         return found
 
 

@@ -69,6 +69,30 @@ class Terminal:
             assert time.monotonic() < deadline, f"{text} stayed:\n{self.screen()}"
             time.sleep(0.05)
 
+    def inspector(self) -> int:
+        """The process that owns the screen."""
+        shell = int(self._run("display-message", "-p", "-t", "0", "#{pane_pid}"))
+        return next(pid for pid in _children(shell) if b"inspect" in _command(pid))
+
+    def workers(self) -> list[int]:
+        """Every process below it."""
+        found = _children(self.inspector())
+        for pid in found:
+            found += _children(pid)
+        return found
+
     def close(self) -> None:
         assert TMUX is not None
         subprocess.run([TMUX, "-L", self._name, "kill-server"], capture_output=True, timeout=30)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

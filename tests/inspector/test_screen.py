@@ -24,7 +24,7 @@ def test_the_first_screen(size: tuple[int, int]) -> None:
         assert ("─ memory  0x130050 +14 ─" in screen) == (size != SMALL)
         assert ("▶#0 pay  agent.c:97" in screen) == (size != SMALL)
         assert ("─ code  pay" in screen) == (size == LARGE)
-        assert ("─ timeline ─" in screen) == (size != SMALL)
+        assert ("─ timeline  mark 112,999 of 148,032 (76 %)" in screen) == (size != SMALL)
         assert "┃" in screen
         # The source has lines above the one we are at.
         assert " 96  static void pay" in screen
@@ -35,12 +35,12 @@ def test_the_first_screen(size: tuple[int, int]) -> None:
 def test_a_small_screen_shows_one_pane_beside_the_story() -> None:
     async def journey(desk: Desk) -> None:
         seen = []
-        for _ in range(5):
+        for _ in range(6):
             await desk.press("tab")
             assert desk.app.focused is not None
             seen.append(desk.app.focused.id)
             assert "─ story ─" in desk.screen()
-        assert seen == ["source", "frames", "memory", "output", "timeline"] or seen[:3] == ["frames", "memory", "output"]
+        assert seen == ["source", "frames", "memory", "tables", "output", "timeline"]
 
     travel(journey, size=SMALL)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from inspector.story import FILE, OUTPUT, TALK, WORLD, Block, Story
+from inspector.story import FILE, OUTPUT, TALK, WORLD, Story
 from tests.inspector.kit import GOLDENS, INCIDENT
+from traces._errors import TraceError
 from traces.tracedir import Trace
 
 
@@ -53,50 +54,6 @@ def test_the_next_effect_is_found_in_both_directions(story: Story) -> None:
     assert story.next_effect(29, reverse=True) is None
 
 
-class TestRuns:
-    """Blocks as given, so that windows and folds can be put where they matter."""
-
-    def story(self, *blocks: tuple[int, bool]) -> Story:
-        """A story without a file: (events, folds) of each block."""
-        made = Story.__new__(Story)
-        made._open, made._groups = set(), []
-        made._blocks, made._firsts, made._tops = [], [], [0]
-        first = 0
-        for count, folds in blocks:
-            made._blocks.append(Block(first, count, folds))
-            made._firsts.append(first)
-            made._tops.append(made._tops[-1] + made._height(made._blocks[-1]))
-            first += count
-        return made
-
-    def test_a_run_is_one_row_until_it_is_unfolded(self) -> None:
-        story = self.story((2, False), (40_000, True), (3, False))
-
-        assert story.rows == 6
-        assert story.row_of(1) == 1
-        assert story.row_of(20_000) == 2
-        assert story.row_of(40_002) == 3
-        assert story.toggle(2) == 2
-        assert story.rows == 40_006
-        assert story.row_of(2) == 3
-        assert story.row_of(40_002) == 40_003
-        assert story.toggle(20_000) == 2  # from inside the run, its heading
-        assert story.rows == 6
-
-    def test_what_is_no_run_does_not_unfold(self) -> None:
-        story = self.story((2, False))
-
-        assert story.toggle(0) is None
-        assert story.toggle(99) is None
-
-    def test_ten_million_rows_cost_nothing(self) -> None:
-        story = self.story(*[(1, False), (9, True)] * 1000, (10_000_000, True))
-
-        assert story.toggle(story.rows - 1) == 2000
-        assert story.rows == 10_002_001
-        assert story.row_of(10_000 + 9_999_999) == story.rows - 1
-
-
 def test_every_row_of_a_real_recording_is_found_again() -> None:
     with Trace.open(GOLDENS / "killed.trace") as trace:
         story = Story(trace)
@@ -106,3 +63,25 @@ def test_every_row_of_a_real_recording_is_found_again() -> None:
             assert story.row_of(row.seq) == number
             assert story.text(row.seq).seq == row.seq
         story.close()
+
+
+def test_the_opening_is_known_from_the_end_on() -> None:
+    with Trace.open(GOLDENS / "killed.trace") as trace:
+        whole, partly = Story(trace), Story(trace)
+        whole.index()
+        seen = []
+        for index in partly.read_index():
+            partly.add(index)
+            seen.append((partly.opening_known, partly.opening()))
+        assert seen[-1] == (True, whole.opening())
+        assert {opening for known, opening in seen if known} == {whole.opening()}
+        whole.close()
+        partly.close()
+
+
+def test_a_closed_story_says_so() -> None:
+    with Trace.open(INCIDENT) as trace:
+        story = Story(trace)
+        story.close()
+        with pytest.raises(TraceError, match="closed"):
+            story.load(3)

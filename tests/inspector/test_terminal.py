@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,3 +85,53 @@ def test_the_demo_ends_in_the_inspector(tmp_path: Path) -> None:
         assert "Traceback" not in screen
     finally:
         terminal.close()
+
+
+def test_control_c_twice_leaves_the_terminal_clean(terminal: Terminal) -> None:
+    terminal.until("identical", "▶ 97")
+    terminal.keys("C-c")
+    terminal.until("nothing runs that could be interrupted")
+    terminal.keys("C-c")
+    screen = terminal.until("ended with 0")
+    assert "╭" not in screen and "Traceback" not in screen
+    terminal.keys("echo still $((40+2))", "Enter")  # the terminal echoes, and takes lines
+    terminal.until("echo still", "still 42")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_leaves_the_terminal_clean(terminal: Terminal, number: int, code: int) -> None:
+    terminal.until("identical", "▶ 97")
+    os.kill(terminal.inspector(), number)
+    screen = terminal.until(f"ended with {code}")
+    assert "╭" not in screen and "Traceback" not in screen
+
+
+def test_the_shell_can_have_the_terminal_meanwhile(terminal: Terminal) -> None:
+    terminal.until("identical", "▶ 97")
+    terminal.keys("C-z")
+    terminal.until("Stopped")
+    terminal.keys("echo still $((40+2))", "Enter")
+    terminal.until("still 42")
+    terminal.keys("fg", "Enter")
+    terminal.until("identical", "▶ 97")
+    terminal.keys("q")
+    terminal.until("still 42")
+    terminal.keys("echo left $((40+3)) $?", "Enter")
+    assert "╭" not in terminal.until("left 43 0")
+
+
+def test_it_survives_the_death_of_its_processes(terminal: Terminal) -> None:
+    terminal.until("identical", "▶ 97")
+    terminal.keys(",")
+    terminal.until("e28 of 43", "▶ 80")
+    workers = terminal.workers()
+    assert workers
+    for child in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    terminal.keys("s")
+    terminal.until("the time machine was restarted", "e28 of 43")
+    terminal.keys(".")
+    terminal.until("e29 of 43", "▶ 97")
+    terminal.keys("q")
+    assert "Traceback" not in terminal.until("ended with 0")

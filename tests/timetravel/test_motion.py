@@ -15,7 +15,7 @@ from replayer.machine import TimeMachine
 from replayer.marks import START, Mark
 from replayer.motion import Stop
 from replayer.stops import Breakpoint, Watchpoint, breakpoint_at, entry_of, watchpoint_at
-from replayer.worker import Cancelled
+from replayer.watching import Cancelled
 from tests.timetravel import kit, programs
 from traces._errors import UsageError
 from traces.layout import Kind

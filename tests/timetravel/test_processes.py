@@ -18,7 +18,8 @@ import pytest
 from replayer import wire
 from replayer.machine import TimeMachine
 from replayer.marks import Mark
-from replayer.worker import Cancelled, Job, WorkerDied
+from replayer.watching import Cancelled, WorkerDied
+from replayer.worker import Job
 from tests.timetravel import kit
 from traces._errors import RepriseError, TraceError, UsageError
 from traces.tracedir import Trace

@@ -213,6 +213,15 @@ def test_calls_in_place_need_no_join(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 5
 
 
+def test_moments_that_python_has_no_value_for_are_text(trace: Path) -> None:
+    sql = """SELECT TIMESTAMP_NS '2020-01-01 00:00:00.123456789' AS fine, DATE 'infinity' AS never,
+                    [TIMESTAMP '2020-01-01', TIMESTAMP 'infinity'] AS both"""
+    (row,) = json.loads("[" + ",".join(json_lines(query(trace, sql))) + "]")
+    assert row["fine"] == "2020-01-01 00:00:00.123456789"
+    assert "2147483647" in row["never"]
+    assert row["both"][0].startswith("2020-01-01") and "9223372036854775807" in row["both"][1]
+
+
 def test_results_as_text() -> None:
     table = pa.table(
         {
