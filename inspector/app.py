@@ -44,6 +44,7 @@ from inspector.messages import (
 from inspector.panes.code import CodePane, SourcePane
 from inspector.panes.dialogs import Reading
 from inspector.panes.divergence import DivergencePane
+from inspector.panes.event import EventPane
 from inspector.panes.frames import FramesPane
 from inspector.panes.line import Line
 from inspector.panes.memory import MemoryPane
@@ -51,7 +52,6 @@ from inspector.panes.output import OutputPane
 from inspector.panes.rows import Piece, Rows
 from inspector.panes.story import StoryPane
 from inspector.panes.tables import TablesPane
-from inspector.panes.texts import TextPane
 from inspector.panes.timeline import TimelinePane
 from inspector.session import Session
 from inspector.snapshot import Facts, FrameDetail, StopPoint
@@ -154,7 +154,7 @@ class Inspector(Charting):
                 with Vertical(id="middle"):
                     yield SourcePane()
                     yield CodePane()
-                    yield TextPane("event")
+                    yield EventPane(self.story)
                 with Vertical(id="right"):
                     yield FramesPane()
                     yield TablesPane()
@@ -222,11 +222,11 @@ class Inspector(Charting):
             self.story.add(self._indexes.popleft())
         pane = self.pane(StoryPane)
         pane.update()
+        if not self._placed and self.story.opening_known:
+            self._open_somewhere()
+        pane.show(self.focus.event if self._placed else self.story.opening())
         if self.story.complete:
             self.arrange()
-            if not self._placed:
-                self._open_somewhere()
-            pane.show(self.focus.event)
             self._show_output()
             self._locate_effects()
             self.begin_survey()
@@ -252,6 +252,7 @@ class Inspector(Charting):
         self.pane(DivergencePane).update()
         self.pane(StoryPane).refresh()
         self._show_event()
+        self._choose_about()
 
     # -- the focus
 
@@ -444,14 +445,11 @@ class Inspector(Charting):
         self.pane(StoryPane).show(self.focus.event)
         self.pane(MemoryPane).show(snapshot)
         self.pane(TablesPane).show(snapshot)
-        if self.focus.range is None and snapshot.event is not None and self.story.ready(snapshot.event):
-            # Nobody has chosen bytes yet: those the event is about are worth a look.
-            about = self.story.bytes_of(snapshot.event)
-            if about is not None and about[1] + about[2] <= sum(snapshot.memory_sizes[about[0] : about[0] + 1]):
-                self.visits.settle(memory=about[0], address=about[1], length=about[2])
-                self.pane(MemoryPane).choose(*about)
-        elif self.focus.range is not None and report.range is not None:
+        if self.focus.range is not None and report.range is not None:
             self.pane(MemoryPane).choose(*self.focus.range)
+        self._choose_about()
+        baseline = snapshot.before if snapshot.compared else None
+        self.pane(TimelinePane).baseline = None if baseline is None else baseline.clock
         self.pane(TimelinePane).show(snapshot.mark.clock, self.event_shown())
         self.show_detail(snapshot.detail)
         self._show_output()
@@ -460,6 +458,19 @@ class Inspector(Charting):
         if report.reason:
             self.say(report.reason)
         self.show_footer()
+
+    def _choose_about(self) -> None:
+        """While nobody has chosen bytes: those that the event in view is about are worth a look."""
+        seq = self.snapshot.event if self.snapshot is not None else None
+        if self.snapshot is None or seq is None or self.focus.range is not None:
+            return
+        if not self.story.at_hand(seq):
+            self.post_message(WantEvents(seq))
+            return
+        about = self.story.bytes_of(seq)
+        if about is not None and about[1] + about[2] <= sum(self.snapshot.memory_sizes[about[0] : about[0] + 1]):
+            self.visits.settle(memory=about[0], address=about[1], length=about[2])
+            self.pane(MemoryPane).choose(*about)
 
     # -- showing
 
@@ -503,14 +514,9 @@ class Inspector(Charting):
         self._tables.submit(read)
 
     def _show_event(self) -> None:
-        pane = self.screen_stack[0].query_one("#event", TextPane)
-        if not pane.display or not self.story.events:
-            return
-        seq = self.focus.event
-        if not self.story.ready(seq):
-            self.post_message(WantEvents(seq))
-            return
-        pane.show(f"event {seq}", [[(line, "")] for line in self.story.expanded(seq)])
+        pane = self.screen_stack[0].query_one(EventPane)
+        if pane.display:
+            pane.look(self.focus.event)
 
     def _show_stops(self, points: tuple[StopPoint, ...]) -> None:
         lines, codes = set(), set()

@@ -561,7 +561,12 @@ class Session:
     # -- arriving
 
     def _arrive(
-        self, here: Here, reason: str = "", range: tuple[int, int, int] | None = None, kind: str = "", asked: str | None = None,
+        self,
+        here: Here,
+        reason: str = "",
+        range: tuple[int, int, int] | None = None,
+        kind: str = "",
+        asked: str | None = None,
         event: int | None = None,
     ) -> None:
         """Shows the guest there. What was shown before is kept: it is what bytes are compared with."""

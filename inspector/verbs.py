@@ -21,6 +21,7 @@ from inspector.bookmarks import Bookmark, bookmarks_file, write_bookmarks
 from inspector.focus import Focus, Visits
 from inspector.panes.code import CodePane, SourcePane
 from inspector.panes.dialogs import Listing, Prompt, Reading
+from inspector.panes.event import EventDialog
 from inspector.panes.memory import MemoryPane
 from inspector.panes.rows import Piece, Rows
 from inspector.panes.story import StoryPane
@@ -165,7 +166,7 @@ class Verbs(App[None]):
     def action_expand_event(self) -> None:
         seq = self.focus.event
         if self.story.events:
-            self.push_screen(Reading(f"event {seq}", [[(line, "")] for line in self.story.expanded(seq)]))
+            self.push_screen(EventDialog(self.story, seq))
 
     def action_sql(self) -> None:
         from inspector.sql.screen import SqlScreen, SqlState
@@ -268,6 +269,8 @@ class Verbs(App[None]):
         # Between two events, the one before is in view: it is not here that it happens.
         if by < 0 and self.snapshot is not None and self.snapshot.event is None and self.wanted == self.focus.mark:
             at += 1 if self.snapshot.events else 0
+        elif by < 0 and self.story.filter is not None and self.story.row(at - by).seq < self.focus.event:
+            at += 1  # a filter hides the event in view, and the row stands for what is shown before it
         if not 0 <= at < self.story.rows:
             self.say("this is the first event" if by < 0 else "this is the last event")
             return
@@ -406,9 +409,7 @@ class Verbs(App[None]):
                 self.pane(MemoryPane).highlight(self.needle)
                 self._find(False, from_here=True)
 
-        self.push_screen(
-            Prompt("find in memory", hint=FIND_HINT, check=check), answered
-        )
+        self.push_screen(Prompt("find in memory", hint=FIND_HINT, check=check), answered)
 
     def _find(self, reverse: bool, from_here: bool = False) -> None:
         if not self.needle:

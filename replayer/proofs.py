@@ -17,6 +17,7 @@ from recorder.boundary.engine import engine_version
 from replayer.twin import TWIN_VERSION
 from traces.tracedir import MANIFEST, Trace
 
+PROOFS_VERSION: Final = 2
 MOST_EVENTS: Final = 20_000_000
 """Events whose clocks are kept; a longer recording is run through again."""
 
@@ -67,4 +68,4 @@ def save_proof(trace: Trace, proof: Proof) -> None:
 
 
 def _key(trace: Trace) -> bytes:
-    return f"{TWIN_VERSION} {engine_version()} ".encode() + (trace.path / MANIFEST).read_bytes()
+    return f"{PROOFS_VERSION} {TWIN_VERSION} {engine_version()} ".encode() + (trace.path / MANIFEST).read_bytes()

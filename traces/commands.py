@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
 import importlib
 import io
@@ -163,7 +162,7 @@ def _declare_events(parser: Parser) -> None:
 
 
 def _events(args: argparse.Namespace) -> int:
-    from traces.render import Lines, events, expanded
+    from traces.render import Lines, event_json, events, expanded
     from traces.tracedir import Trace
 
     wanted = _filter(args)
@@ -175,13 +174,13 @@ def _events(args: argparse.Namespace) -> int:
                 say(f"{args.trace}: there is no event {args.event}; it has {trace.manifest.totals.get('records')}")
                 return 1
             if args.json:
-                emit_json("event/1", **_event_json(row, payload=True))
+                emit_json("event/1", **event_json(row, payload=True))
             else:
                 emit(expanded(row, trace.manifest))
         elif args.json:
-            emit_json_rows("events/1", "events", (json.dumps(_event_json(row), ensure_ascii=False) for row in rows))
+            emit_json_rows("events/1", "events", (json.dumps(event_json(row), ensure_ascii=False) for row in rows))
         elif args.csv:
-            sys.stdout.writelines(_csv(_event_json(row) for row in rows))
+            sys.stdout.writelines(_csv(event_json(row) for row in rows))
         else:
             lines = Lines(trace.manifest)
             for row in rows:
@@ -206,34 +205,11 @@ def _filter(args: argparse.Namespace) -> Filter:
     return Filter(args.imports, args.kind, args.status, first, last, limit)
 
 
-_PLAIN = (
-    "seq", "kind", "import", "target", "depth", "status", "of", "time_ns", "duration_ns", "detail", "sent", "received", "span",
-)  # fmt: skip
-
-
-def _event_json(row: dict[str, Any], payload: bool = False) -> dict[str, Any]:
-    shown = {name: row[name] for name in _PLAIN}
-    shown["args"] = [hex(word) for word in row["args"]]
-    shown["results"] = [hex(word) for word in row["results"]]
-    if payload:
-        from traces.render import pieces
-
-        shown["pieces"] = [
-            {
-                "memory": piece.memory,
-                "address": hex(piece.address),
-                "direction": "sent" if piece.sent else "received",
-                "bytes": base64.b64encode(piece.data).decode("ascii"),
-            }
-            for piece in pieces(row["record"], row["chunks_at"])
-        ]
-        shown["record"] = base64.b64encode(row["record"]).decode("ascii")
-    return shown
-
-
 def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    from traces.render import PLAIN
+
     out = io.StringIO()
-    writer = csv.DictWriter(out, (*_PLAIN, "args", "results"), lineterminator="\n")
+    writer = csv.DictWriter(out, (*PLAIN, "args", "results"), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({**row, "args": " ".join(row["args"]), "results": " ".join(row["results"])})

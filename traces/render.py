@@ -6,6 +6,7 @@ as it makes a line readable (a clock's value, the text of a write); the record i
 
 from __future__ import annotations
 
+import base64
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,6 +149,29 @@ def events(trace: Trace, wanted: Filter) -> Iterator[dict[str, Any]]:
                         return
                     shown += 1
                     yield row
+
+
+PLAIN = (
+    "seq", "kind", "import", "target", "depth", "status", "of", "time_ns", "duration_ns", "detail", "sent", "received", "span",
+)  # fmt: skip
+
+
+def event_json(row: dict[str, Any], payload: bool = False) -> dict[str, Any]:
+    shown = {name: row[name] for name in PLAIN}
+    shown["args"] = [hex(word) for word in row["args"]]
+    shown["results"] = [hex(word) for word in row["results"]]
+    if payload:
+        shown["pieces"] = [
+            {
+                "memory": piece.memory,
+                "address": hex(piece.address),
+                "direction": "sent" if piece.sent else "received",
+                "bytes": base64.b64encode(piece.data).decode("ascii"),
+            }
+            for piece in pieces(row["record"], row["chunks_at"])
+        ]
+        shown["record"] = base64.b64encode(row["record"]).decode("ascii")
+    return shown
 
 
 def _windows(reader: EventsReader) -> Iterator[tuple[int, int, int]]:

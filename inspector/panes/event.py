@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.worker import get_current_worker
 
-from inspector.actions import Action
+from inspector.actions import bindings
 from inspector.details import Detail, read_detail
 from inspector.messages import ChooseBytes, GoTo, Reported
 from inspector.panes.rows import Piece, Rows
@@ -29,14 +29,6 @@ WIDE: Final = 82
 _INDENT: Final = "  "
 _LABELS: Final = (9, 18)
 """Columns of the names of fields, at least and at most."""
-
-ACTIONS: Final = (
-    Action("event-view", "v", "view", "Show the bytes as text, JSON, hexadecimal or numbers.", "Event", pane="event"),
-    Action("copy-piece", "y", "copy the bytes", "Copy the piece under the cursor as it is shown.", "Event", pane="event"),
-    Action("search-events", "slash", "find in events", "Find text or /regex/ in events and their bytes.", "Event", pane="event"),
-    Action("search-events-next", "f3", "find next", "Find it again behind this event.", "Event", pane="event"),
-    Action("search-events-previous", "shift+f3", "find previous", "Find it again before this event.", "Event", pane="event"),
-)  # fmt: skip
 
 
 class EventRead(Message):
@@ -65,7 +57,7 @@ class EventPane(Rows):
     """Fields first; then, for each piece, a heading and its lines, of which only those on the screen are made."""
 
     NAME = "event"
-    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in ACTIONS]
+    BINDINGS: ClassVar[list[BindingType]] = bindings("event")
 
     def __init__(self, story: Story, id: str = "event") -> None:
         super().__init__(id=id)

@@ -14,7 +14,7 @@ from textual.binding import BindingType
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from inspector.actions import Action
+from inspector.actions import bindings
 from inspector.filters import HINT, Filter, Needle, parse
 from inspector.finding import Hit, Search
 from inspector.messages import GoTo, Reported, WantEvents
@@ -23,22 +23,12 @@ from inspector.panes.rows import Piece, Rows
 from inspector.protocol import Said
 from inspector.story import FILE, OUTPUT, QUIET, TALK, WORLD, Row, Story
 from traces._errors import TraceError, UsageError
-from traces.commands import _event_json as event_json
+from traces.render import event_json
 
 SIGNS = {QUIET: " ", TALK: "○", OUTPUT: "»", FILE: "■", WORLD: "●"}
 ROLE_OF = {QUIET: "", TALK: "talk", OUTPUT: "output", FILE: "file", WORLD: "world"}
 _BAD = ("trap", "denied")
 _TELL_EVERY: Final = 0.1
-
-ACTIONS: Final = (
-    Action("filter-events", "f", "filter", "Show only some events: clock, status=errno, effect, /text/.", "Story", pane="story"),
-    Action("find-event", "slash", "find in events", "Find text or /regex/ in events and their bytes.", "Story", pane="story"),
-    Action("find-event-next", "f3", "find next", "Find it again behind this event.", "Story", pane="story"),
-    Action("find-event-previous", "shift+f3", "find previous", "Find it again before this event.", "Story", pane="story"),
-    Action("copy-event", "y", "copy the row", "Copy the row as text.", "Story", pane="story"),
-    Action("copy-event-json", "Y,shift+y", "copy as JSON", "Copy the event as `events --json` has it.", "Story", pane="story"),
-    Action("show-all-events", "escape", "show all", "End a search, or show all events again.", "Story", pane="story"),
-)  # fmt: skip
 
 
 class Stopped(Exception):
@@ -72,7 +62,7 @@ class StoryPane(Rows):
     """Events; a run is one row until it is unfolded."""
 
     NAME = "story"
-    BINDINGS: ClassVar[list[BindingType]] = [action.binding() for action in ACTIONS]
+    BINDINGS: ClassVar[list[BindingType]] = bindings("story")
 
     def __init__(self, story: Story) -> None:
         super().__init__(id="story")

@@ -46,6 +46,8 @@ class TimelinePane(Rows):
         self.effects: Sequence[tuple[int, int]] = ()
         """(clock, how much it matters)"""
         self.bookmarks: Sequence[int] = ()
+        self.baseline: int | None = None
+        """The chosen mark that memory is compared with."""
         self.survey = Survey((), ())
         """Placed, once it is there."""
         self.diverged = False
@@ -91,7 +93,7 @@ class TimelinePane(Rows):
     def lanes(self) -> list[str | Lane]:
         """What the lines show, from the top: those that there is something for."""
         found: list[str | Lane] = ["events"]
-        if self.effects or self.bookmarks or self.survey.clocks or self.diverged:
+        if self.effects or self.bookmarks or self.baseline is not None or self.survey.clocks or self.diverged:
             found.append("effects")
         return [*found, *self.survey.lanes]
 
@@ -228,6 +230,9 @@ class TimelinePane(Rows):
             at = axis.column(clock)
             if at is not None:
                 cells[at] = ("◆", "name")
+        compared = axis.column(max(0, self.baseline)) if self.baseline is not None else None
+        if compared is not None:
+            cells[compared] = ("◇", "changed")
         for at in range(axis.columns) if clocks else ():
             low, high = axis.part(at)
             first = bisect_left(clocks, low)
