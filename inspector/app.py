@@ -26,6 +26,7 @@ from inspector import protocol as ask
 from inspector.actions import ACTIONS, BY_ID, footer, shown_keys
 from inspector.bookmarks import read_bookmarks
 from inspector.charting import Charting
+from inspector.events.story import Index
 from inspector.focus import Focus, Visits
 from inspector.messages import (
     ChooseBytes,
@@ -55,7 +56,6 @@ from inspector.panes.tables import TablesPane
 from inspector.panes.timeline import TimelinePane
 from inspector.session import Session
 from inspector.snapshot import Facts, FrameDetail, StopPoint
-from inspector.story import Index
 from inspector.themes import theme_for
 from traces._errors import TraceError, UsageError
 from traces.tracedir import Trace

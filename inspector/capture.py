@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from inspector.labels import Labels, TableStart, origin, read_table_start
+from inspector.memory.labels import Labels, TableStart, origin, read_table_start
+from inspector.memory.values import wasm_value
 from inspector.snapshot import (
     CodeLine,
     CodeText,
@@ -20,7 +21,6 @@ from inspector.snapshot import (
     TableWindow,
     ValueRow,
 )
-from inspector.values import wasm_value
 from traces.cli import one_line
 
 if TYPE_CHECKING:

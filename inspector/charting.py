@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 
 from inspector import protocol as ask
+from inspector.events.spans import Survey, Times, duration, survey
 from inspector.messages import Measure, Surveyed, WantCounts
 from inspector.panes.timeline import TimelinePane
-from inspector.spans import Survey, Times, duration, survey
 from inspector.verbs import Verbs
 from traces._errors import TraceError
 

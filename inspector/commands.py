@@ -32,7 +32,7 @@ def _inspect(args: argparse.Namespace) -> int:
     for stream, name in ((sys.stdout, "stdout"), (sys.stdin, "stdin")):
         if stream is None or not stream.isatty():
             raise UsageError(f"the inspector needs a terminal, and {name} is none; `reprise at TRACE MARK` prints the same")
-    from inspector.store import holds_runs, is_store, is_unfinished, open_run
+    from inspector.runs.store import holds_runs, is_store, is_unfinished, open_run
 
     sources, keymap = source_map(args), _keymap(args.keys)
 
@@ -70,9 +70,9 @@ def _keymap(path: Path | None) -> dict[str, str]:
 
 def _browse(directory: Path, keymap: dict[str, str], theme: str | None, inspector: Callable[[Trace], Inspector]) -> int:
     """Browser and inspector in turns: leaving the one goes to the other, leaving the browser ends it."""
-    from inspector.browser import Browser
-    from inspector.shelf import Shelf
-    from inspector.store import Store
+    from inspector.runs.browser import Browser
+    from inspector.runs.shelf import Shelf
+    from inspector.runs.store import Store
 
     shelf = Shelf(Store(directory))
     trouble = ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.message import Message
 
+from inspector.events.spans import Survey
 from inspector.protocol import PagesRead, Progress, Report
-from inspector.spans import Survey
 
 
 class Reported(Message):

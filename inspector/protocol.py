@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from inspector.search import Wanted
+from inspector.events.spans import Survey
+from inspector.memory.search import Wanted
 from inspector.snapshot import Facts, FrameDetail, Pages, Snapshot, StopPoint, TableWindow
-from inspector.spans import Survey
 from replayer.marks import Mark
 
 # -- what can be asked ---------------------------------------------------------------------------------------------------

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inspector.addresses import Addresses
 from inspector.capture import Capture, safe
 from inspector.divergence import Divergence, read_divergence
-from inspector.labels import read_labels
+from inspector.events.spans import clocks_of, counts
+from inspector.memory.addresses import Addresses
+from inspector.memory.labels import read_labels
+from inspector.memory.search import Pattern, find, next_change
 from inspector.protocol import (
     LOOKS,
     MOTIONS,
@@ -71,9 +73,7 @@ from inspector.protocol import (
     TableRead,
     WhoWrote,
 )
-from inspector.search import Pattern, find, next_change
 from inspector.snapshot import Facts, Pages, StopPoint
-from inspector.spans import clocks_of, counts
 from replayer.marks import Mark, parse_event
 from replayer.watching import Cancelled, WorkerDied
 from traces._errors import RepriseError, UsageError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from inspector.divergence import Divergence
-from inspector.labels import Label
+from inspector.memory.labels import Label
 from replayer.marks import Mark
 
 

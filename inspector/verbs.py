@@ -16,9 +16,12 @@ from textual.screen import Screen
 
 from inspector import protocol as ask
 from inspector.actions import ACTIONS, BY_ID, bindings, shown_keys
-from inspector.addresses import HINT, written
 from inspector.bookmarks import Bookmark, bookmarks_file, write_bookmarks
+from inspector.events.story import Story
 from inspector.focus import Focus, Visits
+from inspector.memory.addresses import HINT, written
+from inspector.memory.search import Pattern, Wanted
+from inspector.memory.values import FIND_HINT, needle
 from inspector.panes.code import CodePane, SourcePane
 from inspector.panes.dialogs import Listing, Prompt, Reading
 from inspector.panes.event import EventDialog
@@ -26,11 +29,8 @@ from inspector.panes.memory import MemoryPane
 from inspector.panes.rows import Piece, Rows
 from inspector.panes.story import StoryPane
 from inspector.panes.timeline import TimelinePane
-from inspector.search import Pattern, Wanted
 from inspector.session import Session
 from inspector.snapshot import Facts, FrameDetail, Snapshot, StopPoint
-from inspector.story import Story
-from inspector.values import FIND_HINT, needle
 from traces._errors import RepriseError, UsageError
 from traces.tracedir import Trace
 

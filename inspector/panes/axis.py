@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
+from inspector.events.spans import Lane
 from inspector.panes.rows import plain
-from inspector.spans import Lane
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _KINDS = {"export": "mark", "execute_tool": "talk", "bad": "bad"}

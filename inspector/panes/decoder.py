@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from inspector.memory.values import explained
 from inspector.panes.rows import Piece
-from inspector.values import explained
 
 TWO_COLUMNS: Final = 56
 """Width from which integers stand beside the rest."""

@@ -15,13 +15,13 @@ from textual.screen import ModalScreen
 from textual.worker import get_current_worker
 
 from inspector.actions import bindings
-from inspector.details import Detail, read_detail
+from inspector.events.details import Detail, read_detail
+from inspector.events.payload import Hex, Payload, View, copied, next_view, view_of
+from inspector.events.story import Story
 from inspector.messages import ChooseBytes, GoTo, Reported
 from inspector.panes.rows import Piece, Rows
 from inspector.panes.story import Copied, Stopped, StoryPane, heed
-from inspector.payload import Hex, Payload, View, copied, next_view, view_of
 from inspector.protocol import Said
-from inspector.story import Story
 from traces._errors import TraceError
 
 WIDE: Final = 82

@@ -11,12 +11,12 @@ from textual import events
 from textual.strip import Strip
 
 from inspector.actions import bindings
+from inspector.memory.search import Span, Wanted, overlap, spans
+from inspector.memory.values import MOST_TEXT, character, decoded
 from inspector.messages import ChooseBytes, Tell, WantMemory
 from inspector.panes.decoder import decoder_lines, most_lines
 from inspector.panes.rows import Piece, Rows, plain
-from inspector.search import Span, Wanted, overlap, spans
 from inspector.snapshot import Pages, Snapshot
-from inspector.values import MOST_TEXT, character, decoded
 
 PAGE: Final = 4096
 KEPT: Final = 64

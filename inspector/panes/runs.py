@@ -13,10 +13,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
-from inspector.listing import cell, fitting
 from inspector.panes.rows import ROLES, Piece, Rows, plain
-from inspector.run import Run
-from inspector.shelf import View
+from inspector.runs.listing import cell, fitting
+from inspector.runs.run import Run
+from inspector.runs.shelf import View
 
 
 class SortBy(Message):

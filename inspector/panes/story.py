@@ -15,13 +15,13 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from inspector.actions import bindings
-from inspector.filters import HINT, Filter, Needle, parse
-from inspector.finding import Hit, Search
+from inspector.events.filters import HINT, Filter, Needle, parse
+from inspector.events.finding import Hit, Search
+from inspector.events.story import FILE, OUTPUT, QUIET, TALK, WORLD, Row, Story
 from inspector.messages import GoTo, Reported, WantEvents
 from inspector.panes.asking import LivePrompt
 from inspector.panes.rows import Piece, Rows
 from inspector.protocol import Said
-from inspector.story import FILE, OUTPUT, QUIET, TALK, WORLD, Row, Story
 from traces._errors import TraceError, UsageError
 from traces.render import event_json
 

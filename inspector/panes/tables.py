@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from inspector.labels import Label, origin
+from inspector.memory.labels import Label, origin
 from inspector.messages import ChooseBytes, Tell, WantTable
 from inspector.panes.rows import Piece, Rows
 from inspector.snapshot import Element, Snapshot, TableWindow, ValueRow

@@ -13,11 +13,11 @@ from textual.actions import SkipAction
 from textual.strip import Strip
 
 from inspector.actions import bindings
-from inspector.index import FILE, TALK, WORLD
+from inspector.events.index import FILE, TALK, WORLD
+from inspector.events.spans import Lane, Survey
 from inspector.messages import GoTo, Measure, WantCounts
 from inspector.panes.axis import Axis, Cell, bars, draw_bars, draw_lane, height
 from inspector.panes.rows import Rows
-from inspector.spans import Lane, Survey
 
 _SIGNS = {TALK: ("○", "talk"), FILE: ("■", "file"), WORLD: ("●", "world")}
 _GUTTER: Final = 9

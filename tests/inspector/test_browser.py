@@ -23,13 +23,13 @@ from textual import events
 from textual.pilot import Pilot
 
 from inspector.actions import BROWSER as ACTIONS
-from inspector.browser import Browser
 from inspector.commands import COMMANDS
-from inspector.listing import COLUMNS, fitting, how_long, how_much, in_order
-from inspector.run import DAMAGED, FINISHED, PACKED, RUNNING, UNFINISHED, Run, described
-from inspector.shelf import Shelf
-from inspector.store import Opened, Store, holds_runs, is_store, is_unfinished, open_run, read_run
-from inspector.verifier import Verified, Verifier
+from inspector.runs.browser import Browser
+from inspector.runs.listing import COLUMNS, fitting, how_long, how_much, in_order
+from inspector.runs.run import DAMAGED, FINISHED, PACKED, RUNNING, UNFINISHED, Run, described
+from inspector.runs.shelf import Shelf
+from inspector.runs.store import Opened, Store, holds_runs, is_store, is_unfinished, open_run, read_run
+from inspector.runs.verifier import Verified, Verifier
 from replayer.machine import TimeMachine
 from tests.inspector.kit import GOLDENS, PATIENCE, ROOT
 from tests.inspector.terminal import Terminal, needs_tmux

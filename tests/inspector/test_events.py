@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspector.filters import Needle, parse
-from inspector.index import FOLD_EFFECTS, FOLD_PATTERN, QUIET, WORLD, Index, Sort, find_runs, least
-from inspector.layout import Chosen, Layout
+from inspector.events.filters import Needle, parse
+from inspector.events.index import FOLD_EFFECTS, FOLD_PATTERN, QUIET, WORLD, Index, Sort, find_runs, least
+from inspector.events.layout import Chosen, Layout
+from inspector.events.story import Story
 from inspector.panes.event import EventDialog, EventPane
 from inspector.panes.story import StoryPane
-from inspector.story import Story
 from tests.inspector.kit import GOLDENS, INCIDENT, Desk, travel
 from traces._errors import UsageError
 from traces.render import pieces

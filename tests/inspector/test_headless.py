@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +15,11 @@ from inspector import protocol as ask
 from inspector.actions import BY_ID, footer, read_keymap, shown_keys
 from inspector.bookmarks import Bookmark, bookmarks_file, read_bookmarks, write_bookmarks
 from inspector.focus import Focus, Visits
+from inspector.memory.values import decoded, needle
 from inspector.panes.timeline import bars, height
 from inspector.session import Session
-from inspector.values import decoded, needle
 from replayer.machine import TimeMachine
-from tests.inspector.kit import ACCOUNT, INCIDENT, ROOT, SOURCES
+from tests.inspector.kit import ACCOUNT, INCIDENT, SOURCES
 from traces._errors import UsageError
 
 
@@ -290,10 +288,3 @@ class TestSession:
         listener.session.close()
 
         assert not listener.session._thread.is_alive()
-
-
-@pytest.mark.parametrize("module", ["focus", "story", "session", "snapshot", "values", "bookmarks", "commands"])
-def test_what_is_under_the_screen_does_not_load_it(module: str) -> None:
-    program = f"import sys, inspector.{module}; sys.exit('textual' in sys.modules)"
-
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0

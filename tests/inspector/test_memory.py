@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector import protocol as ask
-from inspector import search
+from inspector.memory import search
+from inspector.memory.search import Pattern, find, next_change
+from inspector.memory.values import explained, leb128, needle, text_at, timestamp, wasm_value
 from inspector.panes.memory import MemoryPane
-from inspector.search import Pattern, find, next_change
-from inspector.values import explained, leb128, needle, text_at, timestamp, wasm_value
 from recorder.wasm.binary import sleb, uleb
 from replayer.machine import TimeMachine
 from tests.harness import assemble, record

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.details import duration, read_detail
-from inspector.payload import LINES_AT_ONCE, VIEWS, Hex, Payload, Text, copied, json_lines, next_view, payloads, view_of
-from inspector.story import Story
+from inspector.events.details import duration, read_detail
+from inspector.events.payload import LINES_AT_ONCE, VIEWS, Hex, Payload, Text, copied, json_lines, next_view, payloads, view_of
+from inspector.events.story import Story
 from recorder.invocation import Invocation
 from tests.harness import guest, record
 from tests.inspector.kit import INCIDENT

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inspector.story import FILE, OUTPUT, TALK, WORLD, Story
+from inspector.events.story import FILE, OUTPUT, TALK, WORLD, Story
 from tests.inspector.kit import GOLDENS, INCIDENT
 from traces._errors import TraceError
 from traces.tracedir import Trace

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inspector import protocol as ask
 from inspector.capture import Capture
-from inspector.labels import read_labels, read_table_start
+from inspector.memory.labels import read_labels, read_table_start
 from inspector.panes.frames import FramesPane
 from inspector.panes.tables import TablesPane
 from inspector.session import Session

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual import events
 
+from inspector.events.spans import Lane, Survey, Times, clocks_of, counts, duration, survey
 from inspector.panes.axis import Axis, draw_lane, label_for
 from inspector.panes.timeline import TimelinePane
-from inspector.spans import Lane, Survey, Times, clocks_of, counts, duration, survey
 from replayer.machine import TimeMachine
 from tests import harness
 from tests.inspector.kit import GOLDENS, INCIDENT, Desk, travel

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from inspector.run import DAMAGED, PACKED, RUNNING, UNFINISHED, Finding, Run, Stamp, cut, described, finding_of
+from inspector.runs.run import DAMAGED, PACKED, RUNNING, UNFINISHED, Finding, Run, Stamp, cut, described, finding_of
 from traces._errors import NewerFormatError, TraceError, UsageError
 from traces.manifest import MANIFEST_LIMIT, Manifest
 from traces.packing import MEMBERS, unpack

@@ -24,7 +24,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inspector.index import FILE, OUTPUT, TALK, WORLD, Columns, Index, Sort
+from inspector.events.index import FILE, OUTPUT, TALK, WORLD, Columns, Index, Sort
 from traces._errors import UsageError
 from traces.columns import KINDS, STATUSES
 from traces.render import pieces

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pyarrow.compute as pc
 
-from inspector.filters import Filter, Look, Needle, Tick
+from inspector.events.filters import Filter, Look, Needle, Tick
 
 KEPT_MASKS: Final = 4
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Protocol
 
-from inspector.structs import Struct, pointers, struct_of
+from inspector.events.structs import Struct, pointers, struct_of
 from traces.columns import printable
 from traces.render import WASI, Piece
 

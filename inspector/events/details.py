@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from inspector.payload import Payload, payloads
-from inspector.story import Story
+from inspector.events.payload import Payload, payloads
+from inspector.events.story import Story
 from traces.cli import one_line
 from traces.columns import printable
 from traces.manifest import Import

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inspector.listing import in_order, matches
-from inspector.run import Finding, Run, Stamp
-from inspector.store import Portion, Store
+from inspector.runs.listing import in_order, matches
+from inspector.runs.run import Finding, Run, Stamp
+from inspector.runs.store import Portion, Store
 
 
 @dataclass

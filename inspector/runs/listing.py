@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 
-from inspector.run import DAMAGED, PACKED, RUNNING, UNFINISHED, Finding, Run
+from inspector.runs.run import DAMAGED, PACKED, RUNNING, UNFINISHED, Finding, Run
 from traces.cli import one_line
 
 NOTHING: Final = "—"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from inspector.values import leb128
+from inspector.memory.values import leb128
 from recorder.wasm import instructions as ops
 from recorder.wasm.binary import Reader, WasmError
 from recorder.wasm.module import DATA, ELEMENT, Body, Module, read_locals

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from inspector.labels import Labels
+from inspector.memory.labels import Labels
 from traces._errors import UsageError
 from traces.cli import one_line
 

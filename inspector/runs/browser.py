@@ -23,17 +23,17 @@ from textual.widgets import Input, Static
 from inspector.actions import ACTIONS as EVERYWHERE
 from inspector.actions import BROWSER as ACTIONS
 from inspector.actions import footer, shown_keys
-from inspector.listing import COLUMNS, counted, details, fitting
 from inspector.panes.dialogs import Reading
 from inspector.panes.line import Line
 from inspector.panes.rows import Piece
 from inspector.panes.runs import FilterInput, Headings, RunsTable, SortBy
 from inspector.panes.texts import TextPane
-from inspector.run import PACKED, RUNNING, UNFINISHED, Run
-from inspector.shelf import Shelf
-from inspector.store import Opened, Portion, open_run
+from inspector.runs.listing import COLUMNS, counted, details, fitting
+from inspector.runs.run import PACKED, RUNNING, UNFINISHED, Run
+from inspector.runs.shelf import Shelf
+from inspector.runs.store import Opened, Portion, open_run
+from inspector.runs.verifier import Verified, Verifier, Verifying
 from inspector.themes import theme_for
-from inspector.verifier import Verified, Verifier, Verifying
 from traces._errors import RepriseError, UsageError
 from traces.cli import one_line
 
@@ -95,7 +95,7 @@ class Browser(App[Opened]):
         opener: opens a run; tests put another one in its place.
     """
 
-    CSS_PATH = "app.tcss"
+    CSS_PATH = "../app.tcss"
     CSS = """
     #shelf { height: 1fr; }
     #list { height: 1fr; width: 1fr; border: round $foreground 40%; border-subtitle-color: $foreground 60%; }

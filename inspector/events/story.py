@@ -15,11 +15,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inspector import matter
-from inspector.filters import Filter, Look, Needle
-from inspector.finding import Search
-from inspector.index import FILE, FOLD, FOLD_EFFECTS, OUTPUT, QUIET, TALK, WORLD, Index, read_index
-from inspector.layout import Chosen, Layout
+from inspector.events import matter
+from inspector.events.filters import Filter, Look, Needle
+from inspector.events.finding import Search
+from inspector.events.index import FILE, FOLD, FOLD_EFFECTS, OUTPUT, QUIET, TALK, WORLD, Index, read_index
+from inspector.events.layout import Chosen, Layout
 from traces._errors import TraceError
 from traces.columns import printable
 from traces.manifest import Import, Manifest

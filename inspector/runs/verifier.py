@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from inspector.run import Finding, finding_of
+from inspector.runs.run import Finding, finding_of
 from traces.cli import one_line
 
 _START: Final = """
@@ -121,7 +121,7 @@ class Verifier:
         self._tell(Verifying(None))
 
     def _verify(self, path: Path) -> Verified:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         words = [sys.executable, "-c", _START, root, os.path.abspath(path)]
         try:
             with tempfile.TemporaryDirectory(prefix="reprise-verify-", ignore_cleanup_errors=True) as scratch:

@@ -7,7 +7,7 @@ import struct
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from inspector.search import Pattern, Wanted
+from inspector.memory.search import Pattern, Wanted
 from replayer.source.values import quote
 from traces._errors import UsageError
 

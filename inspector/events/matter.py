@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from inspector.index import FILE, OUTPUT, TALK, WORLD, Index, Sort, effects_of
+from inspector.events.index import FILE, OUTPUT, TALK, WORLD, Index, Sort, effects_of
 from traces.manifest import Manifest
 from traces.render import pieces, written
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pyarrow.compute as pc
 
-from inspector.index import Index, Sort
+from inspector.events.index import Index, Sort
 
 KEPT_POSITIONS: Final = 8
 
