@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-toolchains soak lint format guests bench clean
+.PHONY: help setup demo test test-toolchains soak lint format guests bench screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: $(STAMP) ## ruff, formatting, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: $(STAMP) ## draw the pictures of the documentation
+	$(BIN)/python -m tests.inspector.scenes docs/images
 
 format: $(STAMP) ## format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix .

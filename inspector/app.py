@@ -169,7 +169,7 @@ class Inspector(Charting):
             self.exit(return_code=64, message=f"reprise: there is no theme {self._theme!r}")
             return
         self.theme = self._theme
-        self.screen.set_class(self._theme.startswith("ansi"), "-ansi")
+        self.set_class(self._theme.startswith("ansi"), "-ansi")
         self.set_keymap(self.keys)
         try:
             self.bookmarks = read_bookmarks(self.trace.given)
@@ -443,7 +443,7 @@ class Inspector(Charting):
         self.snapshot = snapshot
         self.arrange()
         self.pane(StoryPane).show(self.focus.event)
-        self.pane(MemoryPane).show(snapshot)
+        self.pane(MemoryPane).show(snapshot, report.pages)
         self.pane(TablesPane).show(snapshot)
         if self.focus.range is not None and report.range is not None:
             self.pane(MemoryPane).choose(*self.focus.range)
@@ -551,6 +551,10 @@ class Inspector(Charting):
             (" reprise ", "strong"), (f" {self.trace.given.name}  ", "name"), (verdict, role), (" · ", "dim"),
             (ended, "" if clean else "bad"),
         ]  # fmt: skip
+        if self.facts is not None and self.facts.changed:
+            left[3:3] = [(" · ", "dim"), ("files changed", "bad")]
+        elif self.size.width >= NARROW:
+            left[3:3] = [(" · ", "dim"), ("unsigned", "dim")]
         events_ = f"e{self.focus.event:,} of {self.story.events:,}"
         right: list[Piece] = [("  ", ""), (events_, "strong")]
         if self.snapshot is not None and self.facts is not None:

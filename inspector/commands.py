@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ def _inspect(args: argparse.Namespace) -> int:
     for stream, name in ((sys.stdout, "stdout"), (sys.stdin, "stdin")):
         if stream is None or not stream.isatty():
             raise UsageError(f"the inspector needs a terminal, and {name} is none; `reprise at TRACE MARK` prints the same")
+    # What a step changes is to be seen at once: Textual looks for changes 60 times a second unless told otherwise.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
     from inspector.runs.store import holds_runs, is_store, is_unfinished, open_run
 
     sources, keymap = source_map(args), _keymap(args.keys)

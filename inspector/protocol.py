@@ -211,6 +211,8 @@ class Arrived:
     """Of visit; see `focus.Visits`."""
     asked: str | None = None
     """The mark that was asked for; None after a motion, which finds its own."""
+    pages: Pages | None = None
+    """The bytes that were looked at before, as they are here."""
 
 
 @dataclass(frozen=True)

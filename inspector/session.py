@@ -137,6 +137,8 @@ class Session:
         self._mark: Mark | None = None
         """Where the machine was last, to come back to after an accident."""
         self._level = 0
+        self._read: ReadMemory | None = None
+        """The bytes that were read last: they are likely to be looked at after the next step, too."""
         self._capture = Capture()
         self._addresses: Addresses | None = None
         self._points: tuple[StopPoint, ...] = ()
@@ -285,7 +287,7 @@ class Session:
     def _open_machine(self) -> TimeMachine:
         from replayer.machine import TimeMachine
 
-        return TimeMachine(self.path, remap=self._remap, search=self._search)
+        return TimeMachine(self.path, remap=self._remap, search=self._search, changed=True)
 
     def _open(self) -> bool:
         """Opens the machine and proves it. Says why not, if not."""
@@ -308,6 +310,7 @@ class Session:
                 machine.total, machine.events, machine.clocks.known, kind, reason, diverged,
                 len(machine.module.memories), has_source, tuple(map(one_line, machine.notes)), self._density(machine),
                 tuple(found.limits.is_64 for found in machine.module.memories), len(labels.globals), labels.tables, difference,
+                tuple(map(one_line, machine.problems)),
             )  # fmt: skip
         except Cancelled:
             return False
@@ -429,12 +432,9 @@ class Session:
             case Expand(path):
                 self._capture.toggle(path)
                 self._tell(Detailed(here.mark, self._capture.detail(here, self._level)))
-            case ReadMemory(memory, address, length):
-                data = here.read(address, length, memory)
-                old, before = None, None
-                if self._old is not None:
-                    old, before = _padded(self._old, memory)(address, len(data)), self._old.mark
-                self._tell(PagesRead(Pages(here.mark, memory, address, data, old, before)))
+            case ReadMemory():
+                self._read = request
+                self._tell(PagesRead(self._pages(here, request)))
             case ReadTable(table, start, length):
                 self._tell(TableRead(self._capture.table(here, self._old, table, start, length)))
             case FindAddress(text, memory, level):
@@ -558,6 +558,13 @@ class Session:
         here = self._shown
         self._arrive(here, f"bytes are compared with mark {old.mark}" if old is not None else "", asked=str(here.mark))
 
+    def _pages(self, here: Here, wanted: ReadMemory) -> Pages:
+        data = here.read(wanted.address, wanted.length, wanted.memory)
+        old, before = None, None
+        if self._old is not None:
+            old, before = _padded(self._old, wanted.memory)(wanted.address, len(data)), self._old.mark
+        return Pages(here.mark, wanted.memory, wanted.address, data, old, before)
+
     # -- arriving
 
     def _arrive(
@@ -587,7 +594,8 @@ class Session:
         if event is not None:
             snapshot = replace(snapshot, event=event)
         self._level = snapshot.detail.level if snapshot.detail is not None else 0
-        self._tell(Arrived(replace(snapshot, compared=self._compared), reason, range, kind, asked))
+        pages = self._pages(here, self._read) if self._read is not None else None
+        self._tell(Arrived(replace(snapshot, compared=self._compared), reason, range, kind, asked, pages))
 
 
 def _padded(here: Here, memory: int) -> Callable[[int, int], bytes]:

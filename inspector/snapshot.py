@@ -36,6 +36,8 @@ class Facts:
     tables: tuple[Label, ...] = ()
     difference: Divergence | None = None
     """What the divergence was, if the verdict tells."""
+    changed: tuple[str, ...] = ()
+    """Files that are not as they were when the recording was closed."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class TimeMachine:
         budget: bytes of memory checkpoints may have to themselves.
         remap: source directories to read elsewhere, as (recorded prefix, prefix here).
         search: directories in which sources are looked for by the end of their path.
+        changed: also open a trace whose files were changed since it was closed. What is shown is then of the files as they are
+            now, and `problems` and `notes` say which are not as they were.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TimeMachine:
         budget: int = BUDGET,
         remap: Sequence[tuple[str, str]] = (),
         search: Sequence[str | os.PathLike[str]] = (),
+        changed: bool = False,
     ) -> None:
         self.trace = Trace.open(Path(trace))
         self.forks = checkpoints and CAN_FORK
@@ -74,13 +77,16 @@ class TimeMachine:
         self._search = [Path(path) for path in search]
         try:
             problems = self.trace.problems()
-            if problems:
+            if problems and not changed:
                 raise TraceError(f"{self.trace.given / problems[0]}; restore it from a copy")
             self._files = _stamps(self.trace.path)
             self.job = Job(self.trace)
         except BaseException:
             self.trace.close()
             raise
+        self.problems = problems
+        """What is not as it was when the recording was closed."""
+        self.notes += [f"{problem}; what is shown is what the files say now" for problem in problems]
         self.module = self.job.module
         self.twin = self.job.twin
         self.notes += self.job.notes
@@ -150,7 +156,8 @@ class TimeMachine:
 
     def _recall(self) -> bool:
         """Whether an earlier pass through this very trace is known to have come out as the plain replay does."""
-        known = load_proof(self.trace)
+        # A proof is of the files that the manifest names.
+        known = load_proof(self.trace) if not self.problems else None
         if known is None or len(known.clocks) != 8 * self.events:
             return False
         os.pwrite(self.job.marks, known.clocks, 0)
@@ -163,6 +170,8 @@ class TimeMachine:
 
     def _remember(self) -> None:
         assert self.passed is not None and self._end is not None
+        if self.problems:
+            return
         clocks = os.pread(self.job.marks, 8 * self.events, 0)
         save_proof(self.trace, Proof(self.passed, self._end, self.clocks.known, self.traps, clocks))
 

@@ -92,7 +92,8 @@ class MemoryPane(Rows):
 
     # -- bytes
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: Snapshot, pages: Pages | None = None) -> None:
+        """Shows a moment; `pages` are those that are likely to be asked for."""
         self.sizes = snapshot.memory_sizes
         self._since = ""
         if snapshot.compared:
@@ -100,10 +101,16 @@ class MemoryPane(Rows):
         if self._mark != (snapshot.mark, snapshot.before):
             self._mark = (snapshot.mark, snapshot.before)
             self._stale, self._pages = self._pages or self._stale, OrderedDict()
+            if pages is not None:
+                self._keep(pages)
         self.update()
 
     def take(self, pages: Pages) -> None:
         """Pages that were asked for."""
+        self._keep(pages)
+        self.update()
+
+    def _keep(self, pages: Pages) -> None:
         if self._mark != (pages.mark, pages.before) or pages.memory != self.memory:
             return
         for at in range(0, len(pages.data), PAGE):
@@ -111,7 +118,6 @@ class MemoryPane(Rows):
             self._pages[(pages.address + at) // PAGE] = (pages.data[at : at + PAGE], old)
         while len(self._pages) > KEPT:
             self._pages.popitem(last=False)
-        self.update()
 
     def bytes_at(self, address: int, length: int) -> bytes:
         """Bytes that are at hand; fewer, or none, if they are not."""

@@ -99,9 +99,9 @@ class Browser(App[Opened]):
     CSS = """
     #shelf { height: 1fr; }
     #list { height: 1fr; width: 1fr; border: round $foreground 40%; border-subtitle-color: $foreground 60%; }
-    #list:focus-within { border: round $accent; border-title-color: $accent; border-title-style: bold; }
+    #list:focus-within { border: round $text-accent; border-title-color: $text-accent; border-title-style: bold; }
     .-ansi #list { border: round ansi_bright_black; border-subtitle-color: ansi_bright_black; }
-    .-ansi #list:focus-within { border: round ansi_cyan; }
+    .-ansi #list:focus-within { border: round ansi_cyan; border-title-color: ansi_cyan; }
     #list #runs, #list #runs:focus { border: none; height: 1fr; }
     #headings { height: 1; }
     #details { height: 13; display: none; padding: 0 1; }
@@ -172,7 +172,7 @@ class Browser(App[Opened]):
             self.exit(return_code=64, message=f"reprise: there is no theme {self._theme!r}")
             return
         self.theme = self._theme
-        self.screen.set_class(self._theme.startswith("ansi"), "-ansi")
+        self.set_class(self._theme.startswith("ansi"), "-ansi")
         self.set_keymap(self.keys)
         self.table.focus()
         self._show_filter()

@@ -122,7 +122,6 @@ class SqlScreen(ModalScreen[str | None]):
         yield Line("sql-footer")
 
     def on_mount(self) -> None:
-        self.set_class(self.app.theme.startswith("ansi"), "-ansi")
         state = self.state
         self._editor.selection = state.selection
         if state.result is not None:

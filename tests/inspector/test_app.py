@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from inspector.actions import ACTIONS, BY_ID
+from inspector.actions import ACTIONS, BROWSER, BY_ID, shown_keys
 from inspector.app import Inspector
 from inspector.panes.frames import FramesPane
 from inspector.panes.memory import MemoryPane
 from inspector.panes.story import StoryPane
 from inspector.session import Session
 from inspector.snapshot import ValueRow
+from recorder.demo.tour import alter
 from replayer.machine import TimeMachine
-from tests.inspector.kit import ACCOUNT, GOLDENS, INCIDENT, Desk, copied, travel
+from tests.inspector.kit import ACCOUNT, GOLDENS, INCIDENT, ROOT, Desk, copied, travel
+from traces.tracedir import Trace
 
 
 def test_every_action_has_a_method() -> None:
@@ -401,12 +404,41 @@ def test_other_recordings_open_to_something_useful(name: str) -> None:
     travel(journey, GOLDENS / f"{name}.trace")
 
 
-def test_a_trace_whose_files_changed_has_no_machine_but_a_story(tmp_path: Path) -> None:
+def test_a_trace_whose_tables_changed_opens_and_says_so(tmp_path: Path) -> None:
     with copied(INCIDENT, tmp_path) as trace:
         (trace / "spans.parquet").write_bytes(b"something else")
 
         async def journey(desk: Desk) -> None:
-            assert "spans.parquet" in desk.app.refused
+            assert "identical · files changed" in desk.lines()[0]
+            assert desk.app.facts is not None and "spans.parquet" in desk.app.facts.changed[0]
+            await desk.press("L")
+            assert desk.where == "agent.c:89"
+
+        travel(journey, trace)
+
+
+def test_what_was_seen_of_changed_files_is_not_remembered_of_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with Trace.open(INCIDENT) as trace:
+        alter(trace, tmp_path / "incident.trace", 29)
+
+    async def altered(desk: Desk) -> None:
+        assert "diverged at e29 · files changed" in desk.lines()[0]
+
+    async def genuine(desk: Desk) -> None:
+        assert "identical" in desk.lines()[0] and "changed" not in desk.lines()[0]
+
+    for _ in range(2):
+        travel(altered, tmp_path / "incident.trace")
+        travel(genuine, INCIDENT)
+
+
+def test_a_trace_with_another_module_has_no_machine_but_a_story(tmp_path: Path) -> None:
+    with copied(INCIDENT, tmp_path) as trace:
+        (trace / "module.wasm").write_bytes(b"something else")
+
+        async def journey(desk: Desk) -> None:
+            assert "module.wasm" in desk.app.refused
             assert "no time machine" in desk.lines()[-1]
             assert 'pay("9999-0000-6666"' in desk.screen()
             assert "import    tool.pay" in desk.screen()  # the event stands where the guest would
@@ -445,3 +477,11 @@ def test_a_divergence_is_where_it_opens() -> None:
         assert desk.app.focus.event == 20
 
     travel(journey, session=lambda tell: Session(INCIDENT, tell, make=make))
+
+
+def test_the_documentation_names_every_key() -> None:
+    text = (ROOT / "docs" / "inspector.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`([^`\s]+)`", text)) | {"↑", "↓", "←", "→", "pgup", "pgdn", "home", "end"}
+    for action in (*ACTIONS, *BROWSER):
+        keys = shown_keys(action)
+        assert told & set(keys), f"{action.id} ({' '.join(keys)}) is not in docs/inspector.md"
