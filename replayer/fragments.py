@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import bisect
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import wasmtime
 
@@ -21,6 +22,7 @@ from recorder.wasm.effects import encode_type, is_reference
 from recorder.wasm.module import MemoryType, Module
 from replayer.support import FOREIGN_FRAME, Control
 from replayer.twin import Rewriter, Slot, Step, Twin
+from traces._errors import RepriseError
 
 if TYPE_CHECKING:
     from replayer.twinreplay import TwinReplay
@@ -40,9 +42,6 @@ class Frame:
     """Raw bits; of references 0 for null and 1 otherwise; None if it cannot be known."""
     operands: list[int | None] = field(default_factory=list)
     """Bottom first; what the instruction at `pc` takes is on top, unless it is a call that has not returned."""
-
-    def to_json(self) -> list[Any]:
-        return [self.function, self.pc, self.locals, self.operands]
 
 
 @dataclass
@@ -119,39 +118,64 @@ class Details:
         return index - first
 
 
-def read_frames(control: Control, details: Details, limit: int, in_call: bool) -> tuple[list[Frame], int]:
-    """The frames that were written down, innermost first, at most `limit`; and how many there are.
+@dataclass(frozen=True)
+class Dump:
+    """Frames as the guest wrote them down when it unwound: read out by its process, made sense of by the machine, which keeps
+    what it has found out about functions."""
 
-    `in_call`: the innermost one waits for a call to return, too.
-    """
-    frames: list[Frame] = []
+    frames: bytes
+    count: int
+    """How many there were; `frames` may hold fewer."""
+    mirror: bytes
+    mirror_at: int
+    """The address of `mirror`'s first byte."""
+
+
+def take_dump(control: Control, limit: int, mirror_head: int) -> Dump:
+    """What was written down of the innermost `limit` frames. `mirror_head`: where mirrored ones ended before they unwound."""
     at = control.layout.dump
     end = min(control.dump_head, control.layout.mirror)
-    count = 0
+    count, wanted = 0, at
+    lowest = mirror_head
     while at + 16 <= end:
-        function, pc, mirror, size = struct.unpack("<IIII", control.dumped(at, 16))
+        function, _, mirror, size = struct.unpack("<IIII", control.dumped(at, 16))
         if size < 16:
             break
-        if count < limit:
-            if function == FOREIGN_FRAME:
-                frames.append(Frame(-1, pc))
-            else:
-                frames.append(_frame(control, details, function, pc, mirror, at + 16, at_head=not frames and not in_call))
-        count += 1
         at += size
-    return frames, count
+        count += 1
+        if count <= limit:
+            wanted = at
+            if function != FOREIGN_FRAME and control.layout.mirror <= mirror < lowest:
+                lowest = mirror
+    first = control.layout.dump
+    return Dump(control.dumped(first, wanted - first), count, control.dumped(lowest, mirror_head - lowest), lowest)
 
 
-def _frame(control: Control, details: Details, function: int, pc: int, mirror: int, at: int, at_head: bool) -> Frame:
+def read_frames(dump: Dump, details: Details, in_call: bool) -> list[Frame]:
+    """The frames of a dump, innermost first. `in_call`: the innermost one waits for a call to return, too."""
+    frames: list[Frame] = []
+    at = 0
+    while at < len(dump.frames):
+        function, pc, mirror, size = struct.unpack_from("<IIII", dump.frames, at)
+        if function == FOREIGN_FRAME:
+            frames.append(Frame(-1, pc))
+        else:
+            frames.append(_frame(dump, details, function, pc, mirror, at + 16, at_head=not frames and not in_call))
+        at += size
+    return frames
+
+
+def _frame(dump: Dump, details: Details, function: int, pc: int, mirror: int, at: int, at_head: bool) -> Frame:
     """The frame written down at `at`. `at_head`: it rests at the head of a stretch; every other waits behind a call."""
     detail = details.of(function)
-    base = mirror if function in details.twin.mirrored else at
+    mirrored = function in details.twin.mirrored
+    data, base = (dump.mirror, mirror - dump.mirror_at) if mirrored else (dump.frames, at)
 
     def slot(place: Slot | None) -> int | None:
         if place is None:
             return None
-        width = _WIDTHS.get(place.type, 4)
-        return int.from_bytes(control.dumped(base + place.offset, width), "little")
+        first = base + place.offset
+        return int.from_bytes(data[first : first + _WIDTHS.get(place.type, 4)], "little")
 
     frame = Frame(function, pc, [slot(place) for place in detail.locals])
     operands: tuple[str, ...] = ()
@@ -259,28 +283,38 @@ def _limits(memory: MemoryType) -> bytes:
     return code + (uleb(memory.limits.maximum) if memory.limits.maximum is not None else b"")
 
 
-def advance(replay: TwinReplay, details: Details, frame: Frame, count: int) -> None:
+Run = Callable[[Fragment, bytes, int], bytes]
+"""Runs a fragment on the guest: its values as it takes them, how many it gives, and those as it gives them."""
+
+
+def advance(run: Run, details: Details, frame: Frame, count: int) -> None:
     """Runs the first `count` instructions of the stretch at whose head the innermost frame stands, for good."""
     if count == 0:
         return
     steps = details.stretch(frame.pc)
     if count >= len(steps):
-        raise ValueError("that is not inside this stretch")
+        raise RepriseError("the time machine: that is not inside this stretch")
     made = fragment(details.module, details.of(frame.function), steps[:count], steps[count])
-    module = replay.engine.compile(made.data, keep=False)
-    externs = [replay.linked.export(export) for export in replay.twin.memories]
-    externs += [replay.linked.export(replay.twin.globals[index]) for index in made.globals]
-    instance = replay.machine.instantiate(module, externs)
-    memory = replay.engine.memories.made[-1]
     below = len(frame.operands) - len(made.taken)
     values = [*(frame.locals[index] for index in made.locals), *frame.operands[below:]]
-    memory.write(0, b"".join((value or 0).to_bytes(PLACE, "little") for value in values))
-    function = instance.exports(replay.machine.store)["f"]
-    assert isinstance(function, wasmtime.Func)
-    replay.machine.call(Function(function._func, (), ()), [])
     types = [*(details.of(frame.function).types[index] for index in made.locals), *made.given]
-    answers = [int.from_bytes(memory.read(i * PLACE, _WIDTHS[t]), "little") for i, t in enumerate(types)]
+    given = run(made, b"".join((value or 0).to_bytes(PLACE, "little") for value in values), len(types))
+    answers = [int.from_bytes(given[i * PLACE : i * PLACE + _WIDTHS[t]], "little") for i, t in enumerate(types)]
     for index, value in zip(made.locals, answers, strict=False):
         frame.locals[index] = value
     frame.operands[below:] = answers[len(made.locals) :]
     frame.pc = steps[count].at - details.code_start
+
+
+def run_fragment(replay: TwinReplay, data: bytes, globals_: Sequence[int], values: bytes, given: int) -> bytes:
+    """Runs a fragment in the process of the guest."""
+    module = replay.engine.compile(data, keep=False)
+    externs = [replay.linked.export(export) for export in replay.twin.memories]
+    externs += [replay.linked.export(replay.twin.globals[index]) for index in globals_]
+    instance = replay.machine.instantiate(module, externs)
+    memory = replay.engine.memories.made[-1]
+    memory.write(0, values)
+    function = instance.exports(replay.machine.store)["f"]
+    assert isinstance(function, wasmtime.Func)
+    replay.machine.call(Function(function._func, (), ()), [])
+    return memory.read(0, given * PLACE)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recorder.wasm.disassembly import instruction_text
+from replayer.fragments import Frame as RawFrame
 from replayer.marks import Mark
 from replayer.worker import Moment, View
 from traces._errors import UsageError
@@ -30,17 +30,17 @@ class InlinedFrame:
 class Frame:
     """One frame of the guest."""
 
-    def __init__(self, here: Here, level: int, raw: Sequence[Any]) -> None:
+    def __init__(self, here: Here, level: int, raw: RawFrame) -> None:
         self.here = here
         self.level = level
         """0 is the innermost."""
-        self.function: int = raw[0]
+        self.function = raw.function
         """Index; -1 where a host called back into the guest."""
-        self.pc: int = raw[1]
+        self.pc = raw.pc
         """Of the instruction that is next or, in outer frames, of the call; for a host's frame, the import."""
-        self.locals: list[int | None] = raw[2]
+        self.locals = raw.locals
         """Raw bits. References are 0 for null, 1 otherwise."""
-        self.operands: list[int | None] = raw[3]
+        self.operands = raw.operands
         """Raw bits, bottom first."""
 
     @property

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from replayer.checkpoints import Checkpoints
-from replayer.fragments import Details
 from replayer.look import Here
 from replayer.marks import START, Mark, parse_event
 from replayer.names import Names
@@ -94,7 +93,7 @@ class TimeMachine:
             self.notes.append(
                 "the run exhausted its stack: behind its last event the twin's own depth is shown, which is another"
             )
-        self.details = Details(self.module, self.twin)
+        self.details = self.job.details
         self.clocks = Clocks(self.job)
         self.timeline = Timeline(self.clocks, self.job)
         self.checkpoints = Checkpoints(self.job, self.forks, budget)
@@ -215,7 +214,7 @@ class TimeMachine:
         while True:
             message, _, handle = runner.receive()
             if "checkpoint" in message and handle is not None:
-                self.checkpoints.add(Moment.adopt(handle, message["checkpoint"], message["at"]))
+                self.checkpoints.add(Moment.adopt(handle, message["checkpoint"], message["at"], self.details))
                 if message["thin"]:
                     self.checkpoints.thin()
                 self._heard(message["at"]["clock"], message["at"]["events"])

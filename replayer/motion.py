@@ -213,11 +213,12 @@ class Motion:
         return list(found)
 
     def heads(self, pcs: Iterable[int]) -> list[list[Any]]:
-        """Instructions by the head of their stretch: what a scan wants to be told."""
+        """Instructions by the head of their stretch, each with how many stand before it there: what a scan wants to be told."""
         stretches = self.machine.twin.stretches
-        grouped: dict[int, list[int]] = {}
+        grouped: dict[int, list[tuple[int, int]]] = {}
         for pc in pcs:
-            grouped.setdefault(stretches.pcs[stretches.at(pc)], []).append(pc)
+            head = stretches.pcs[stretches.at(pc)]
+            grouped.setdefault(head, []).append((pc, 0 if pc == head else self.machine.details.ordinal(pc)))
         return [[head, sorted(found)] for head, found in grouped.items()]
 
     # -- finding stops

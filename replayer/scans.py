@@ -48,7 +48,8 @@ class Scan:
         high = message.get("high")
         self._high = _FOREVER if high is None else high
         self._most = message.get("most", 1)
-        self._heads: dict[int, list[int]] = dict(message.get("heads", ()))
+        self._heads: dict[int, list[tuple[int, int]]] = dict(message.get("heads", ()))
+        """Instructions by the head of their stretch, with how many stand before each."""
         self._memory = message.get("memory")
         self._global = message.get("global")
         self._depth = message.get("depth")
@@ -67,7 +68,7 @@ class Scan:
         follow = HEAD_CALLS | HEAD_AFTER_CALL if self._depth is not None or self._tree is not None else 0
         flags = bytearray(control.layout.log - control.layout.flags)
         if follow:
-            for pc, head in zip(stretches.pcs, stretches.heads, strict=True):
+            for pc, head in stretches.marked:
                 flags[pc] |= head & follow
                 if self._tree is not None and head & (HEAD_ENTRY | HEAD_AFTER_CALL | HEAD_LANDING):
                     flags[pc] |= FLAG_LOG
@@ -78,8 +79,8 @@ class Scan:
         if position["kind"] == "head":
             # The head at which the guest rests has been passed already: what it would have reported is made up for here.
             inside = int(bool(follow and stretches.heads[stretches.at(position["pc"])] & HEAD_CALLS))
-            for pc in self._heads.get(position["pc"], ()) if self._depth is None or self._depth >= 0 else ():
-                clock = position["clock"] + self._ordinal(pc, position["pc"])
+            for pc, ordinal in self._heads.get(position["pc"], ()) if self._depth is None or self._depth >= 0 else ():
+                clock = position["clock"] + ordinal
                 self._hit(clock, Entry(0, position["pc"], -1, "head", 0, 0, b"", 0), pc)
         control.set_depth(inside, self._depth if self._depth is not None else ALL)
         if self._memory is not None:
@@ -112,14 +113,12 @@ class Scan:
         stretches = self.replay.twin.stretches
         head = begun - stretches.counts[stretches.at(entry.pc)]
         if entry.kind == "head":
-            for pc in self._heads.get(entry.pc, ()):
-                self._hit(head + self._ordinal(pc, entry.pc), entry, pc)
+            for pc, ordinal in self._heads.get(entry.pc, ()):
+                self._hit(head + ordinal, entry, pc)
         else:
-            self._hit(head + self._ordinal(entry.pc, -1), entry, entry.pc)
+            self._hit(head + self._ordinal(entry.pc), entry, entry.pc)
 
-    def _ordinal(self, pc: int, head: int) -> int:
-        if pc == head:
-            return 0
+    def _ordinal(self, pc: int) -> int:
         found = self._ordinals.get(pc)
         if found is None:
             found = self._ordinals[pc] = self.details.ordinal(pc)

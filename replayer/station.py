@@ -30,7 +30,7 @@ from recorder.boundary import states
 from recorder.boundary.raw import GuestTrap
 from replayer import wire
 from replayer.cursor import Record
-from replayer.fragments import Details, Frame, advance, read_frames
+from replayer.fragments import Details, Dump, run_fragment, take_dump
 from replayer.image import ImageReader, Piece
 from replayer.recorded import Recorded
 from replayer.replay import Abandoned
@@ -77,6 +77,8 @@ class Station:
         self._pass: _Pass | None = None
         self._scan: Scan | None = None
         self._view: Message | None = None
+        self._mirror_head = 0
+        """Where mirrored frames ended when the guest began to unwind."""
         self._progress = 0.0
         self._ready = False
         """Whether the guest was linked, and the machine was told."""
@@ -95,6 +97,7 @@ class Station:
         recorded = Recorded(self.job["given"], manifest, module, reader, [_state_row(row) for row in self.job["states"]])
         self.replay = TwinReplay(recorded, twin, _read_all(self.job["code"]), self, self.job["stack"])
         self.details = Details(self.replay.shape.module, twin)
+        _ = twin.stretches.marked  # found once here, and not again in every process that is forked from this one
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -144,9 +147,13 @@ class Station:
         return {"scan": scan.result(), "depth": depth}
 
     def _hear(self) -> Message:
-        """What the machine wants next. Without a machine there is nothing left to do."""
+        """What the machine wants next."""
+        return self._receive()[0]
+
+    def _receive(self) -> tuple[Message, bytes, int | None]:
+        """The same, with its blob. Without a machine there is nothing left to do."""
         try:
-            return wire.receive(self.sock)[0]
+            return wire.receive(self.sock)
         except Closed:
             leave()
 
@@ -228,6 +235,7 @@ class Station:
 
     def _become_view(self, message: Message) -> bool:
         self._view = message
+        self._mirror_head = self.replay.control.mirror_head
         if self.finished is not None:
             self._look()
         self.replay.unwind()
@@ -380,22 +388,19 @@ class Station:
             self._reply({"error": str(error)})
         while True:
             try:
-                self._answer(self._hear())
-            except (RepriseError, ValueError, IndexError, KeyError) as error:
+                message, blob, _ = self._receive()
+                self._answer(message, blob)
+            except (RepriseError, GuestTrap, ValueError, IndexError, KeyError) as error:
                 self._reply({"error": str(error)})
 
     def _answer_view(self, message: Message) -> None:
-        frames: list[Frame] = []
-        count = 0
+        dump = Dump(b"", 0, b"", 0)
         if self.position["kind"] in ("head", "event") and self.position.get("inside", True):
-            in_call = self.position["kind"] == "event"
-            limit = message.get("frames", FRAMES)
-            frames, count = read_frames(self.replay.control, self.details, limit, in_call)
-            if message.get("steps") and frames:
-                advance(self.replay, self.details, frames[0], message["steps"])
-        self._reply({"view": self.position, "frames": [frame.to_json() for frame in frames], "count": count})
+            dump = take_dump(self.replay.control, message.get("frames", FRAMES), self._mirror_head)
+        sizes = {"frames": len(dump.frames), "count": dump.count, "mirror_at": dump.mirror_at}
+        self._reply({"view": self.position, **sizes}, dump.frames + dump.mirror)
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Message, blob: bytes = b"") -> None:
         do = message["do"]
         replay = self.replay
         if do == "memory":
@@ -411,6 +416,9 @@ class Station:
             count = len(replay.shape.module.globals)
             bits = [replay.linked.global_bits(i, replay.linked.export(replay.twin.globals[i])) for i in range(count)]
             self._reply({"globals": bits})
+        elif do == "advance":
+            size = message["code"]
+            self._reply({}, run_fragment(replay, blob[:size], message["globals"], blob[size:], message["given"]))
         elif do == "table":
             self._reply(self._table(message))
         elif do == "digest":

@@ -448,6 +448,11 @@ class Control:
     def dump_head(self) -> int:
         return self.word(DUMP_HEAD)
 
+    @property
+    def mirror_head(self) -> int:
+        """Where the next mirrored frame begins."""
+        return self.word(MIRROR_HEAD)
+
     def reset_dump(self) -> None:
         self._put32(DUMP_HEAD, self.layout.dump)
 

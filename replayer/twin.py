@@ -28,6 +28,7 @@ import bisect
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from recorder.wasm.binary import WasmError, custom_section, section, uleb, vec
@@ -141,6 +142,11 @@ class Stretches:
     """How many instructions it has."""
     heads: array[int] = field(default_factory=lambda: array("B"))
     """What its head is: HEAD_… bits."""
+
+    @cached_property
+    def marked(self) -> list[tuple[int, int]]:
+        """Those whose head is anything: where they begin, and what it is."""
+        return [(pc, head) for pc, head in zip(self.pcs, self.heads, strict=True) if head]
 
     def at(self, pc: int) -> int:
         """Number of the stretch that holds the instruction at `pc`."""

@@ -24,6 +24,7 @@ from recorder.boundary.engine import Engine
 from recorder.wasm.binary import WasmError
 from recorder.wasm.module import Module, parse_module
 from replayer import wire
+from replayer.fragments import Details, Dump, Fragment, Frame, advance, read_frames
 from replayer.image import Piece, write_image
 from replayer.recorded import Recorded
 from replayer.replay import recorded_profile
@@ -48,8 +49,8 @@ class View:
     """What one look at a moment found."""
 
     position: Message
-    frames: list[list[Any]]
-    """Innermost first: function, pc, locals, operands."""
+    frames: list[Frame]
+    """Innermost first."""
     count: int
     """How many frames there are; `frames` may hold fewer."""
 
@@ -57,10 +58,11 @@ class View:
 class Moment:
     """A guest at rest in a process of its own."""
 
-    def __init__(self, sock: socket.socket, pid: int, position: Message) -> None:
+    def __init__(self, sock: socket.socket, pid: int, position: Message, details: Details) -> None:
         self._sock = sock
         self.pid = pid
         self.position = position
+        self._details = details
         self._lock = threading.Lock()
         self._let_go = False
         self.depth = 0
@@ -71,9 +73,9 @@ class Moment:
         """The answers that are known already."""
 
     @classmethod
-    def adopt(cls, handle: int, pid: int, position: Message) -> Moment:
+    def adopt(cls, handle: int, pid: int, position: Message, details: Details) -> Moment:
         """The process whose socket another one handed over."""
-        return cls(socket.socket(fileno=handle), pid, position)
+        return cls(socket.socket(fileno=handle), pid, position, details)
 
     @property
     def clock(self) -> int:
@@ -86,11 +88,11 @@ class Moment:
 
     # -- talking
 
-    def ask(self, message: Message, watch: Watch | None = None) -> tuple[Message, bytes, int | None]:
+    def ask(self, message: Message, watch: Watch | None = None, blob: bytes = b"") -> tuple[Message, bytes, int | None]:
         """Sends one thing and waits for the answer. Raises WorkerDied, or RepriseError with what the process found wrong."""
         with self._lock:
             try:
-                wire.send(self._sock, message)
+                wire.send(self._sock, message, blob)
                 while True:
                     answer, blob, handle = wire.receive(self._sock)
                     if "progress" in answer:
@@ -114,7 +116,7 @@ class Moment:
         answer, _, handle = self.ask({"do": "fork"})
         if handle is None:
             raise WorkerDied("a process of the time machine could not fork")
-        child = Moment.adopt(handle, answer["forked"], answer["at"])
+        child = Moment.adopt(handle, answer["forked"], answer["at"], self._details)
         child.on_trap, child.known_traps = self.on_trap, self.known_traps
         return child
 
@@ -133,8 +135,17 @@ class Moment:
 
     def view(self, steps: int = 0, frames: int = 256) -> View:
         """Looks at the guest, `steps` instructions on. From then on this moment can only be looked at."""
-        answer, _, _ = self.ask({"do": "view", "steps": steps, "frames": frames})
-        return View(answer["view"], answer["frames"], answer["count"])
+        answer, blob, _ = self.ask({"do": "view", "frames": frames})
+        size = answer["frames"]
+        dump = Dump(blob[:size], answer["count"], blob[size:], answer["mirror_at"])
+        found = read_frames(dump, self._details, answer["view"]["kind"] == "event")
+        if found:
+            advance(self._run, self._details, found[0], steps)
+        return View(answer["view"], found, answer["count"])
+
+    def _run(self, made: Fragment, values: bytes, given: int) -> bytes:
+        message = {"do": "advance", "code": len(made.data), "globals": list(made.globals), "given": given}
+        return self.ask(message, blob=made.data + values)[1]
 
     def memory(self, index: int, address: int, length: int) -> bytes:
         return self.ask({"do": "memory", "index": index, "address": address, "length": length})[1]
@@ -204,6 +215,7 @@ class Job:
         hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
         if hard != resource.RLIM_INFINITY:
             self.stack = max(profile.max_wasm_stack, min(self.stack, hard - (16 << 20)))
+        self.details = Details(self.module, self.twin)
         engine = Engine(replace(profile, max_wasm_stack=self.stack))
         code = bytes(engine.compile(self.twin.data).serialize())
         image, pieces = write_image(recorded.reader.windows())
@@ -272,7 +284,7 @@ class Job:
         if "fatal" in answer:
             ours.close()
             raise RefusedError(answer["fatal"])
-        return Moment(ours, process.pid, answer["at"])
+        return Moment(ours, process.pid, answer["at"], self.details)
 
     def header(self, seq: int) -> tuple[Kind, Status, int]:
         """What kind of record an event is, how far it got, and its import."""

@@ -888,7 +888,7 @@ def look(moment: Moment, clock: int) -> State:
     """The state before an instruction of the stretch at which a moment rests."""
     assert moment.position["kind"] == "head", moment.position
     view = moment.view(steps=clock - moment.clock)
-    frames = tuple((f, pc, tuple(locals_), tuple(operands)) for f, pc, locals_, operands in view.frames)
+    frames = tuple((one.function, one.pc, tuple(one.locals), tuple(one.operands)) for one in view.frames)
     memories = tuple(moment.memory(i, 0, size) for i, size in enumerate(moment.memory_sizes()))
     return State(frames, memories, tuple(moment.globals()))
 

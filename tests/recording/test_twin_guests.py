@@ -109,7 +109,7 @@ def test_a_function_that_never_returns_null(tmp_path: Path) -> None:
         (func $k (type $t) (i32.const 12)) (func $make (param i32) (result (ref $t)) (nop) (ref.func $k))
         (func (export "run") (result i32) (call_ref $t (call $make (i32.const 4)))))""")
     with bench(wasm, [("run", [])], tmp_path) as found, found.at(2) as moment:
-        assert moment.view().frames[0][2] == [4]
+        assert moment.view().frames[0].locals == [4]
 
 
 def test_what_cannot_be_stepped_through_is_refused_by_name() -> None:

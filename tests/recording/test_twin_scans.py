@@ -76,9 +76,10 @@ def test_every_write_and_every_instruction_is_told(name: str, tmp_path: Path) ->
             assert told_globals == [change for change in machine.sets if low <= change[0] < high]
 
             stretches = found.twin.stretches
-            heads: dict[int, list[int]] = {}
+            heads: dict[int, list[tuple[int, int]]] = {}
             for pc in sorted({state.frames[0][1] for state in states}):
-                heads.setdefault(stretches.pcs[stretches.at(pc)], []).append(pc)
+                head = stretches.pcs[stretches.at(pc)]
+                heads.setdefault(head, []).append((pc, 0 if pc == head else found.job.details.ordinal(pc)))
             with found.at(low) as moment:
                 base = len(states[moment.clock].frames)
             for limit in (2**31 - 1, 1, 0, -1):
@@ -151,9 +152,10 @@ def test_exceptions_caught_by_frames_from_before_the_scan(tmp_path: Path) -> Non
         leaves = next(n for n in range(here, len(states)) if len(states[n].frames) < depths)
         stretches = found.twin.stretches
         pcs = sorted({state.frames[0][1] for state in states})
-        heads: dict[int, list[int]] = {}
+        heads: dict[int, list[tuple[int, int]]] = {}
         for pc in pcs:
-            heads.setdefault(stretches.pcs[stretches.at(pc)], []).append(pc)
+            head = stretches.pcs[stretches.at(pc)]
+            heads.setdefault(head, []).append((pc, 0 if pc == head else found.job.details.ordinal(pc)))
         with found.at(deepest) as moment:
             (hit,) = moment.scan({"heads": list(heads.items()), "depth": -1, "keep": "first", "most": 1, "low": here})
         assert hit[0] == leaves
