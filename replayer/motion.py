@@ -38,6 +38,7 @@ from replayer.activations import Activation, Activations
 from replayer.conditions import Condition
 from replayer.look import Frame, Here
 from replayer.marks import START, Mark
+from replayer.once import OnceCalls
 from replayer.stops import Breakpoint, Watchpoint, entry_of
 from replayer.twin import HEAD_AFTER_CALL, HEAD_CALLS, HEAD_ENTRY, HEAD_LANDING
 from replayer.watching import Cancelled, Watch
@@ -58,6 +59,8 @@ _MOST_HITS: Final = 4096
 """Hits of one answer, unless more of them happened at one clock."""
 _WINDOW: Final = 2_000
 """Instructions first searched when going back."""
+_NEAR: Final = 50_000_000
+"""Instructions that are always gone back through: a fraction of a second's worth."""
 _VISITS: Final = 4096
 """Stretches of a function looked at, at most, to find the line before this one; then the search goes on further back."""
 
@@ -724,10 +727,28 @@ class Motion:
         """The call that entered a frame; with `by_line`, that in the next frame that has lines. The event, if a host called."""
         for above, frame in enumerate(place.outer, 1):
             if not by_line or self.sourced(frame.function):
-                mark = self._last(place.at(place.level + above), [frame.pc], activation, watch)
+                mark = self._call_in(place.at(place.level + above), activation, watch)
                 if mark is not None:
                     return mark
         return self.machine.mark_of(activation.opening)
+
+    def _call_in(self, place: _Place, activation: Activation, watch: Watch | None) -> Mark | None:
+        """The call in which a frame stands: mostly near, else found from the front if it can be, else wherever it is."""
+        pcs = [place.frame.pc]
+        near = place.clock - _NEAR
+        if near > activation.begin and not self.catches:
+            chain = [*reversed(place.outer), place.frame]
+            whole = len(place.frames) == place.depth or len(place.outer) < len(place.frames) - place.level - 1
+            mark = self._last(place, pcs, replace(activation, begin=near), watch)
+            if mark is None and whole:
+                mark = self._once.call(chain, activation, place.clock, watch)
+            if mark is not None:
+                return mark
+        return self._last(place, pcs, activation, watch)
+
+    @cached_property
+    def _once(self) -> OnceCalls:
+        return OnceCalls(self)
 
     def _look(self, clock: int, watch: Watch | None) -> _Place:
         """The frames at a clock."""

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from replayer import motion
 from replayer.conditions import ConditionError
 from replayer.machine import TimeMachine
 from replayer.marks import START, Mark
 from replayer.motion import Stop
+from replayer.once import OnceCalls
 from replayer.stops import Breakpoint, Watchpoint, breakpoint_at, entry_of, watchpoint_at
 from replayer.watching import Cancelled
 from tests.timetravel import kit, programs
@@ -84,6 +86,31 @@ class TestSteps:
             assert (here.mark < Mark(clock)) == reverse, "a step forward never goes back, nor a step backward forward"
             assert machine.here is here
         assert not wrong
+
+    @pytest.mark.parametrize(("how", "by"), [("out", "instruction"), ("over", "line"), ("in", "line")])
+    def test_backward_arrive_there_if_calls_are_found_from_the_front(
+        self, bench: Bench, how: str, by: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine, table = bench.machine, bench.table
+        monkeypatch.setattr(motion, "_NEAR", 3)
+        found: list[bool] = []
+        ask = OnceCalls.call
+
+        def counted(self: OnceCalls, *arguments: Any) -> Mark | None:
+            mark = ask(self, *arguments)
+            found.append(mark is not None)
+            return mark
+
+        monkeypatch.setattr(OnceCalls, "call", counted)
+        wrong = []
+        for clock in random.Random(f"{bench.name} {how} once").sample(range(table.total), max(10, int(table.total * SHARE))):
+            machine.seek(Mark(clock))
+            here = machine.motion.step(how, by=by, reverse=True)
+            if here.mark != table.step(clock, how, by, True):
+                wrong.append((clock, str(table.step(clock, how, by, True)), str(here.mark)))
+        assert not wrong
+        if how == "out" and not machine.motion.catches:
+            assert True in found, "no call was found from the front"
 
     def test_backward_one_by_one_are_the_reverse_of_forward(self, benches: dict[str, Bench]) -> None:
         machine = benches["throws"].machine
