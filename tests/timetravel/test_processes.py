@@ -205,12 +205,12 @@ class TestCancelling:
 
 
 class TestDeath:
-    def test_of_the_runner_is_survived(self, long: Path) -> None:
+    def test_of_the_runner_is_survived(self, longer: Path) -> None:
         """Another goes on from the last checkpoint; what is known about marks in the end is the same."""
-        with TimeMachine(long, interval=0.02) as machine:
+        with TimeMachine(longer, interval=0.02) as machine:
             machine.wait()
             marks, total = [machine.mark_of(seq) for seq in range(machine.events)], machine.total
-        with TimeMachine(long, interval=0.02) as machine:
+        with TimeMachine(longer, interval=0.02) as machine:
             assert kit.eventually(lambda: len(machine.checkpoints) > 3)
             assert machine._runner is not None
             os.kill(machine._runner.pid, signal.SIGKILL)
