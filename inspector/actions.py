@@ -50,7 +50,7 @@ class Action:
 ACTIONS: Final = (
     Action("event-previous", "comma", "previous event", "Go to the event in the row above.", "Motion", "event"),
     Action("event-next", "full_stop", "next event", "Go to the event in the row below.", "Motion", "event"),
-    Action("step-in", "s", "step in", "Go to the next line, into calls (by instruction: to the next one).", "Motion", "step"),
+    Action("step-in", "s", "step in", "Go to the next line, or instruction, into calls.", "Motion", "step"),
     Action("step-over", "n", "step over", "Go to the next line of this function, over calls.", "Motion", "step"),
     Action("step-out", "o", "step out", "Run until this function has returned.", "Motion", "step"),
     Action("continue", "c", "continue", "Run to the next break- or watchpoint, or to the end.", "Motion", "step"),
@@ -76,7 +76,7 @@ ACTIONS: Final = (
     Action("change-next", "right_parenthesis", "next changed bytes", "Go to what changed next in memory.", "Bytes"),
     Action("change-previous", "left_parenthesis", "changed bytes before", "Go to what changed before it in memory.", "Bytes"),
     Action("memory-next", "M,shift+m", "next memory", "Show the next memory of several, where it was left.", "Bytes"),
-    Action("break", "b", "breakpoint", "Stop at func=NAME, line=FILE:LINE, import=NAME or pc=OFFSET.", "Stops", "break"),
+    Action("break", "b", "breakpoint", "Stop at func=NAME, line=FILE:LINE, import=NAME, pc=OFFSET.", "Stops", "break"),
     Action("watch", "W,shift+w", "watchpoint", "Stop at writes of ADDRESS:LENGTH, or of global=N.", "Stops"),
     Action("stops", "B,shift+b", "list of stops", "Switch break- and watchpoints on and off, remove them.", "Stops"),
     Action("visit-back", "left_square_bracket,backspace", "where I was", "Go back to what was looked at before.", "View"),
@@ -87,7 +87,7 @@ ACTIONS: Final = (
     Action("expand-event", "e", "event in full", "Show the event in view with all its fields and bytes.", "View"),
     Action("next-pane", "tab", "next pane", "Make the next pane active.", "View"),
     Action("previous-pane", "shift+tab", "previous pane", "Make the pane before active.", "View"),
-    Action("sql", "f2", "SQL", "Ask the recording in SQL; a row of the result goes to its moment.", "View", "sql"),
+    Action("sql", "f2", "SQL", "Ask in SQL; a row of the result goes to its moment.", "View", "sql"),
     Action("help", "question_mark,f1", "help", "Every key, and what it does.", "View", "help"),
     Action("palette", "ctrl+p", "palette", "Find an action by its name.", "View"),
     Action("interrupt", "ctrl+c", "interrupt", "End what runs; twice, with nothing running: leave.", "View"),
@@ -102,32 +102,35 @@ ACTIONS: Final = (
     Action("choose", "enter", "choose", "Open what is there: frame, value, pointer; run to a line.", "In a pane", pane="rows"),
     Action("cursor-left", "left,h", "to the left", "Scroll, or go to the byte before.", "In a pane", pane="rows"),
     Action("cursor-right", "right,l", "to the right", "Scroll, or go to the byte behind.", "In a pane", pane="rows"),
-    Action("filter-events", "f", "filter", "Show only some events: clock, status=errno, effect, /text/.", "Story", pane="story"),
-    Action("find-event", "slash", "find in events", "Find text or /regex/ in events and their bytes.", "Story", pane="story"),
+    Action("filter-events", "f", "filter", "Show only some: clock, status=errno, effect, /text/.", "Story", pane="story"),
+    Action("find-event", "slash", "find in events", "Find text or /regex/ in events and their bytes.", "Story", "find",
+           pane="story"),
     Action("find-event-next", "f3", "find next", "Find it again behind this event.", "Story", pane="story"),
     Action("find-event-previous", "shift+f3", "find previous", "Find it again before this event.", "Story", pane="story"),
     Action("copy-event", "y", "copy the row", "Copy the row as text.", "Story", pane="story"),
     Action("copy-event-json", "Y,shift+y", "copy as JSON", "Copy the event as `events --json` has it.", "Story", pane="story"),
     Action("show-all-events", "escape", "show all", "End a search, or show all events again.", "Story", pane="story"),
-    Action("event-view", "v", "view", "Show the bytes as text, JSON, hexadecimal or numbers.", "Event", pane="event"),
-    Action("copy-piece", "y", "copy the bytes", "Copy the piece under the cursor as it is shown.", "Event", pane="event"),
-    Action("search-events", "slash", "find in events", "Find text or /regex/ in events and their bytes.", "Event", pane="event"),
+    Action("event-view", "v", "view", "Show the bytes as text, JSON, hexadecimal or numbers.", "Event", "view", pane="event"),
+    Action("copy-piece", "y", "copy the bytes", "Copy the piece under the cursor as it is shown.", "Event", "copy", pane="event"),
+    Action("search-events", "slash", "find in events", "Find text or /regex/ in events and their bytes.", "Event", "find",
+           pane="event"),
     Action("search-events-next", "f3", "find next", "Find it again behind this event.", "Event", pane="event"),
     Action("search-events-previous", "shift+f3", "find previous", "Find it again before this event.", "Event", pane="event"),
     Action("select-more", "shift+right,plus", "choose more bytes", "Make the chosen range longer.", "Memory", pane="memory"),
     Action("select-less", "shift+left,minus", "choose fewer bytes", "Make the chosen range shorter.", "Memory", pane="memory"),
-    Action("decode", "v", "what bytes mean", "Show the chosen bytes as numbers, text, time.", "Memory", pane="memory"),
-    Action("pan-left", "a", "pan left", "Show an earlier part.", "Timeline", pane="timeline"),
-    Action("pan-right", "d", "pan right", "Show a later part.", "Timeline", pane="timeline"),
-    Action("zoom-in", "w", "zoom in", "Show less of the execution, in more detail.", "Timeline", pane="timeline"),
-    Action("zoom-out", "s", "zoom out", "Show more of the execution.", "Timeline", pane="timeline"),
+    Action("decode", "v", "what bytes mean", "Show the chosen bytes as numbers, text, time.", "Memory", "decode", pane="memory"),
+    Action("zoom-in", "w", "zoom in", "Show less of the execution, in more detail.", "Timeline", "zoom", pane="timeline"),
+    Action("zoom-out", "s", "zoom out", "Show more of the execution.", "Timeline", "zoom", pane="timeline"),
+    Action("pan-left", "a", "pan left", "Show an earlier part.", "Timeline", "pan", pane="timeline"),
+    Action("pan-right", "d", "pan right", "Show a later part.", "Timeline", "pan", pane="timeline"),
     Action("earlier", "left", "a little earlier", "Go one column back.", "Timeline", pane="timeline"),
     Action("later", "right", "a little later", "Go one column on.", "Timeline", pane="timeline"),
     Action("select-later", "shift+right", "select more", "Select from here on; or drag with the mouse.", "Timeline",
            pane="timeline"),
     Action("select-earlier", "shift+left", "select less", "Select up to here.", "Timeline", pane="timeline"),
-    Action("fit", "f", "fit", "Show what is selected, or the call or span here, or everything.", "Timeline", pane="timeline"),
-    Action("stretch-end", "E,shift+e", "to its end", "Go to the end of the call or span here (enter: its beginning).", "Timeline",
+    Action("fit", "f", "fit", "Show what is selected, the call or span here, or all.", "Timeline", "fit",
+           pane="timeline"),
+    Action("stretch-end", "E,shift+e", "to its end", "Go to the end of the call or span; enter: to its start.", "Timeline",
            pane="timeline"),
     Action("select-nothing", "escape", "select nothing", "Forget the selection.", "Timeline", pane="timeline"),
     Action("sql-run", "ctrl+j,f5", "run", "Run the statement, or the chosen part of it.", "SQL", "run", pane="sql"),
@@ -214,11 +217,21 @@ def shown_keys(action: Action, keymap: Mapping[str, str] | None = None) -> list[
     return [key for key in dict.fromkeys(shown) if not (key.startswith("shift+") and key[6:].upper() in shown and len(key) == 7)]
 
 
+def doable(pane: str, keymap: Mapping[str, str] | None = None) -> list[Action]:
+    """What can be done while a pane is active, what matters most first: a pane's own keys hide those that mean something else
+    everywhere else."""
+    own = [action for action in ACTIONS if action.pane == pane and pane]
+    taken = {key for action in own for key in shown_keys(action, keymap)}
+    free = [action for action in ACTIONS if not action.pane and taken.isdisjoint(shown_keys(action, keymap))]
+    first = [action for action in free if action.group == "Motion" or action.id == "last-change"]
+    return [*first, *own, *(action for action in free if action not in first)]
+
+
 def footer(width: int, keymap: Mapping[str, str] | None = None, actions: Sequence[Action] | None = None) -> list[tuple[str, str]]:
-    """(keys, name) of the families that fit a width, of what can be done anywhere unless `actions` says otherwise; `help` is
-    always among them."""
+    """(keys, name) of the families that fit a width, of what can be done anywhere unless `actions` says otherwise; the first
+    come first, and `help` is always among them."""
     families: dict[str, list[str]] = {}
-    for action in [one for one in ACTIONS if not one.pane] if actions is None else actions:
+    for action in doable("", keymap) if actions is None else actions:
         if action.family:
             families.setdefault(action.family, []).append(shown_keys(action, keymap)[0])
     cells = [(" ".join(keys), name) for name, keys in families.items()]

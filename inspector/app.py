@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
@@ -23,7 +23,7 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Static
 
 from inspector import protocol as ask
-from inspector.actions import ACTIONS, BY_ID, footer, shown_keys
+from inspector.actions import ACTIONS, BY_ID, doable, footer, shown_keys
 from inspector.bookmarks import read_bookmarks
 from inspector.charting import Charting
 from inspector.events.story import Index
@@ -174,7 +174,8 @@ class Inspector(Charting):
         try:
             self.bookmarks = read_bookmarks(self.trace.given)
         except UsageError as error:
-            self.say(str(error), "warning")
+            self.unkept = str(error)
+            self.say(self.unkept, "warning")
         self.arrange()
         self.pane(StoryPane).focus()
         self._show_banner()
@@ -216,6 +217,8 @@ class Inspector(Charting):
             self.post_message(Indexed())  # of a recording without events there was nothing to tell
         except (TraceError, OSError) as error:
             self._reported(ask.Said(str(error), "error"))
+        except Exception as error:  # a thread that died would look like one that never ends
+            self._reported(ask.Said(f"unexpected {type(error).__name__}: {error}", "error"))
 
     def on_indexed(self) -> None:
         while self._indexes:
@@ -245,7 +248,17 @@ class Inspector(Charting):
                 return
             self.post_message(Loaded())
 
-        self._tables.submit(load)
+        self._in_tables(load)
+
+    def _in_tables(self, work: Callable[[], None]) -> None:
+        """Does something in the thread of the tables. What nobody expected is told: a future would keep it to itself."""
+
+        def over(done: Future[None]) -> None:
+            error = None if done.cancelled() else done.exception()
+            if error is not None:
+                self._reported(ask.Said(f"unexpected {type(error).__name__}: {error}", "error"))
+
+        self._tables.submit(work).add_done_callback(over)
 
     def on_loaded(self) -> None:
         self._loading.clear()
@@ -350,6 +363,8 @@ class Inspector(Charting):
                 self.show_footer()
             case ask.Arrived():
                 self._arrived(report)
+            case ask.Missed(asked):
+                self._missed(asked)
             case ask.Detailed(mark, detail):
                 if self.snapshot is not None and self.snapshot.mark == mark:
                     self.show_detail(detail)
@@ -424,6 +439,8 @@ class Inspector(Charting):
         mark = str(snapshot.mark)
         if report.asked is not None and report.asked != self.wanted:
             return  # the user is elsewhere by now, and so will the guest be
+        if report.asked is None and report.seeks < self.session.seeks:
+            return
         if report.asked is None:
             focus = self.focus.moved(mark=mark, event=snapshot.in_view, frame=0)
             if report.range is not None:
@@ -458,6 +475,18 @@ class Inspector(Charting):
         if report.reason:
             self.say(report.reason)
         self.show_footer()
+
+    def _missed(self, asked: str) -> None:
+        """The focus stays with the guest, which did not come along: so what was asked for can be asked for again."""
+        if asked != self.wanted or self.snapshot is None:
+            return
+        self.wanted = str(self.snapshot.mark)
+        if asked != self.wanted:  # the guest may have come to yet another one, which nobody wanted to see any more
+            self.session.post(ask.Seek(self.wanted))
+        self.visits.settle(mark=self.wanted, event=self.snapshot.in_view, frame=0)
+        self.pane(StoryPane).show(self.focus.event)
+        self._show_event()
+        self._show_banner()
 
     def _choose_about(self) -> None:
         """While nobody has chosen bytes: those that the event in view is about are worth a look."""
@@ -500,18 +529,20 @@ class Inspector(Charting):
         if before == self._output_at or self._leaving.is_set():
             return
         self._output_at = before
+        pane = self.pane(OutputPane)
 
         def read() -> None:
             if before != self._output_at:
                 return
             try:
                 chunks = self.story.output(before)
-            except (TraceError, OSError, RuntimeError):
+            except (TraceError, OSError) as error:
+                self._reported(ask.Said(str(error), "error"))
                 return
             if not self._leaving.is_set():
-                self.call_later(self.pane(OutputPane).show, chunks)
+                self.call_later(pane.show, chunks)
 
-        self._tables.submit(read)
+        self._in_tables(read)
 
     def _show_event(self) -> None:
         pane = self.screen_stack[0].query_one(EventPane)
@@ -519,16 +550,17 @@ class Inspector(Charting):
             pane.look(self.focus.event)
 
     def _show_stops(self, points: tuple[StopPoint, ...]) -> None:
-        lines, codes = set(), set()
-        for point in points:
+        lines: dict[tuple[str, int], bool] = {}
+        codes: dict[int, bool] = {}
+        for point in sorted(points, key=lambda point: point.enabled):
             kind, _, value = point.text.partition("=")
             file, _, line = value.rpartition(":")
             if kind == "line" and line.isdigit():
-                lines.add((file, int(line)))
+                lines[file, int(line)] = point.enabled
             elif kind == "pc":
-                codes.add(int(value, 0))
-        self.pane(SourcePane).stops = frozenset(lines)
-        self.pane(CodePane).stops = frozenset(codes)
+                codes[int(value, 0)] = point.enabled
+        self.pane(SourcePane).stops = lines
+        self.pane(CodePane).stops = codes
         self.pane(SourcePane).refresh()
         self.pane(CodePane).refresh()
 
@@ -567,7 +599,7 @@ class Inspector(Charting):
 
     def show_footer(self) -> None:
         line = self.line("footer")
-        width = line.size.width or self.size.width
+        width = self.size.width
         cancel = shown_keys(BY_ID["cancel"], self.keys)[0]
         if self._busy is not None:
             total = self.facts.total if self.facts is not None else 0
@@ -580,9 +612,19 @@ class Inspector(Charting):
             line.show([(f" {text}", role)], [("  ? ", "strong"), ("help ", "dim")])
             return
         left: list[Piece] = [(" ", "")]
-        for keys, name in footer(width, self.keys):
+        for keys, name in footer(width, self.keys, doable(self._active, self.keys)):
             left += [(keys, "strong"), (f" {name}   ", "dim")]
         line.show(left)
+
+    @property
+    def _active(self) -> str:
+        """The pane that keys are for; "" if none is."""
+        focused = self.screen_stack[0].focused
+        return (focused.id or "") if focused is not None else ""
+
+    def on_descendant_focus(self) -> None:
+        if self.screen_stack and self.screen_stack[0].is_attached:  # else the app is on its way out
+            self.show_footer()
 
     def say(self, text: str, severity: str = "information") -> None:
         """One line for the user, in the footer until something else happens."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from inspector.colouring import inside_comments
 from inspector.memory.labels import Labels, TableStart, origin, read_table_start
 from inspector.memory.values import wasm_value
 from inspector.snapshot import (
@@ -46,6 +47,8 @@ class Capture:
         """Read when a table is first looked at."""
         self._expanded: set[tuple[str, ...]] = set()
         self._texts: dict[int, tuple[CodeLine, ...]] = {}
+        self._comments: dict[str, frozenset[int]] = {}
+        """Of each source file that was shown: see `inside_comments`."""
 
     def turn(self) -> None:
         """The guest is elsewhere: what was shown is what was before."""
@@ -125,7 +128,10 @@ class Capture:
         lines = known.text(location.file)
         if lines is None:
             return None, one_line(location.file)
-        return SourceText(one_line(location.file), location.line, lines, known.text_is_current(location.file)), ""
+        if location.file not in self._comments:
+            self._comments[location.file] = inside_comments(location.file, lines)
+        current, inside = known.text_is_current(location.file), self._comments[location.file]
+        return SourceText(one_line(location.file), location.line, lines, current, inside), ""
 
     def _code(self, frame: Frame) -> CodeText | None:
         if frame.is_host:

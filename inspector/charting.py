@@ -48,6 +48,9 @@ class Charting(Verbs):
         except (TraceError, OSError) as error:
             self.post_message(Surveyed(None, str(error)))
             return
+        except Exception as error:  # a thread that died would look like one that never ends
+            self.post_message(Surveyed(None, f"unexpected {type(error).__name__}: {error}"))
+            return
         if found is not None:
             self.post_message(Surveyed(found))
 
@@ -81,9 +84,9 @@ class Charting(Verbs):
             case ask.Counted(low, high, found):
                 pane.take_counts(low, high, found)
             case ask.Measured():
-                threading.Thread(target=self._measure, args=(report,), name="reprise-times", daemon=True).start()
+                threading.Thread(target=self._measure, args=(report, pane), name="reprise-times", daemon=True).start()
 
-    def _measure(self, found: ask.Measured) -> None:
+    def _measure(self, found: ask.Measured, pane: TimelinePane) -> None:
         """In a thread: how long a stretch took is in the tables."""
         parts = [_counted(found.high - found.low, "instruction"), _counted(found.end - found.first, "event")]
         if found.end - found.first > 1:
@@ -95,7 +98,8 @@ class Charting(Verbs):
                     times.close()
             except (TraceError, OSError) as error:
                 parts.append(str(error))
-        self.call_later(self.pane(TimelinePane).take_measure, (found.low, found.high), ", ".join(parts))
+        if not self._done:
+            self.call_later(pane.take_measure, (found.low, found.high), ", ".join(parts))
 
     def event_shown(self) -> str:
         """The event in view as the time line names it, with when it was, as far as that is at hand."""

@@ -213,6 +213,15 @@ class Arrived:
     """The mark that was asked for; None after a motion, which finds its own."""
     pages: Pages | None = None
     """The bytes that were looked at before, as they are here."""
+    seeks: int = 0
+    """How many seeks there had been; if there were more since, this is not where the user wants to be."""
+
+
+@dataclass(frozen=True)
+class Missed:
+    """The guest did not come to the mark that was asked for: it is where it was."""
+
+    asked: str
 
 
 @dataclass(frozen=True)
@@ -303,6 +312,6 @@ class Measured:
 
 
 Report = (
-    Opened | Refused | Progress | Arrived | Detailed | PagesRead | TableRead | Named | Found | Answer | Said | StopsChanged
-    | Located | Placed | Counted | Measured
+    Opened | Refused | Progress | Arrived | Missed | Detailed | PagesRead | TableRead | Named | Found | Answer | Said
+    | StopsChanged | Located | Placed | Counted | Measured
 )  # fmt: skip

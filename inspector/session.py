@@ -51,6 +51,7 @@ from inspector.protocol import (
     Located,
     Measured,
     MeasureStretch,
+    Missed,
     Named,
     NextChange,
     Opened,
@@ -121,6 +122,8 @@ class Session:
         self._queue: deque[Request] = deque()
         self._wake = threading.Condition()
         self._running: Request | None = None
+        self.seeks = self._round = 0
+        """Seeks asked for up to now, and before what runs: no motion waits behind a seek, for a seek ends those before it."""
         self._cancelled = False
         self._closing = False
         self._machine: TimeMachine | None = None
@@ -155,7 +158,8 @@ class Session:
         """Asks for something."""
         with self._wake:
             if isinstance(request, Seek):
-                self._queue = deque(one for one in self._queue if not isinstance(one, Seek))
+                self.seeks += 1
+                self._queue = deque(one for one in self._queue if not isinstance(one, MOTIONS))
                 if isinstance(self._running, MOTIONS):
                     self._cancelled = True
             elif isinstance(request, ReadMemory | ReadTable | CountEvents | MeasureStretch):
@@ -259,28 +263,36 @@ class Session:
                 if self._closing:
                     return
                 request = self._running = self._queue.popleft()
-                self._cancelled = False
+                self._cancelled, self._round = False, self.seeks
                 self._told = time.monotonic()
                 self._doing = _doing(request)
             try:
                 self._do(request)
             except Cancelled:
                 if not any(isinstance(one, Seek) for one in self._queue):
+                    self._missed(request)
                     self._tell(Said("cancelled"))
             except WorkerDied as error:
                 self._revive(str(error))
+                self._missed(request)
             except RepriseError as error:
+                self._missed(request)
                 self._tell(Said(one_line(str(error)), "warning"))
             except Exception as error:
                 if debugging():
                     raise
                 self._revive(f"unexpected {type(error).__name__}: {error}")
+                self._missed(request)
             finally:
                 with self._wake:
                     self._running = None
                     idle = not self._queue
                 if idle:
                     self._tell(Progress(""))
+
+    def _missed(self, request: Request) -> None:
+        if isinstance(request, Seek):
+            self._tell(Missed(request.mark))
 
     # -- opening
 
@@ -361,7 +373,8 @@ class Session:
 
     @property
     def machine(self) -> TimeMachine:
-        assert self._machine is not None
+        if self._machine is None:  # it could not be opened again; perhaps it can now
+            raise WorkerDied("there is no time machine")
         return self._machine
 
     @property
@@ -595,7 +608,7 @@ class Session:
             snapshot = replace(snapshot, event=event)
         self._level = snapshot.detail.level if snapshot.detail is not None else 0
         pages = self._pages(here, self._read) if self._read is not None else None
-        self._tell(Arrived(replace(snapshot, compared=self._compared), reason, range, kind, asked, pages))
+        self._tell(Arrived(replace(snapshot, compared=self._compared), reason, range, kind, asked, pages, self._round))
 
 
 def _padded(here: Here, memory: int) -> Callable[[int, int], bytes]:

@@ -94,6 +94,8 @@ class SourceText:
     lines: Sequence[str] = field(repr=False)
     current: bool | None
     """Whether this is what the module was compiled from; None if nothing tells."""
+    inside: frozenset[int] = field(default=frozenset(), repr=False)
+    """The lines, counted from 0, that begin inside a comment."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from inspector.sql.screen import SqlState
 
 P = TypeVar("P", bound=Rows)
+NAMED: Final = 115
+"""Columns from which the help has the actions' labels, too."""
 TWICE: Final = 3.0
 """Seconds within which a second ctrl+c leaves."""
 
@@ -67,6 +69,8 @@ class Verbs(App[None]):
         self.names: tuple[str, ...] = ()
         """What can be given as an address, besides variables of frames."""
         self.bookmarks: list[Bookmark] = []
+        self.unkept = ""
+        """Why bookmarks are not kept: what is in their place cannot be read, and is not overwritten."""
         self.detail = "source"
         """The pane beside the story where there is room for one."""
         self.wanted: str | None = None
@@ -197,7 +201,9 @@ class Verbs(App[None]):
             for action in ACTIONS:
                 if action.group == group and action.pane == pane:
                     keys = " ".join(shown_keys(action, self.keys))
-                    lines.append([(f"  {keys:<12} ", "name"), (f"{action.label:<22} ", ""), (action.help, "dim")])
+                    # Where there is not room for both, the sentence says more than the label.
+                    label = f"{action.label:<22} " if self.size.width >= NAMED else ""
+                    lines.append([(f"  {keys:<11} ", "name"), (label, ""), (action.help, "dim" if label else "")])
         self.push_screen(Reading("help", lines))
 
     def action_palette(self) -> None:
@@ -487,6 +493,8 @@ class Verbs(App[None]):
 
     def _keep_bookmarks(self, done: str) -> None:
         try:
+            if self.unkept:
+                raise UsageError(f"not kept: {self.unkept}")
             write_bookmarks(self.trace.given, self.bookmarks)
         except UsageError as error:
             self.say(str(error), "warning")

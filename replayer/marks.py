@@ -16,8 +16,8 @@ from typing import Final
 
 from traces._errors import UsageError
 
-_PLAIN: Final = re.compile(r"(?:(?P<clock>[0-9][0-9_,]*)|start)(?:\.(?P<step>[0-9]+))?\Z")
-_EVENT: Final = re.compile(r"e(?P<seq>[0-9][0-9_,]*)(?P<after>\+)?\Z")
+_PLAIN: Final = re.compile(r"(?:(?P<clock>[0-9][0-9_,]{0,29})|start)(?:\.(?P<step>[0-9]{1,20}))?\Z")
+_EVENT: Final = re.compile(r"e(?P<seq>[0-9][0-9_,]{0,29})(?P<after>\+)?\Z")
 
 
 @dataclass(frozen=True, order=True)

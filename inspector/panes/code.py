@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from inspector.colouring import coloured
 from inspector.messages import RunTo
 from inspector.panes.rows import Piece, Rows
 from inspector.snapshot import CodeText, FrameHead, SourceText
+
+
+def _sign(stop: bool | None) -> Piece:
+    """Of a breakpoint, as in the list of stops; None where there is none."""
+    return (" ", "") if stop is None else ("●", "bad") if stop else ("○", "dim")
 
 
 class SourcePane(Rows):
@@ -18,8 +26,8 @@ class SourcePane(Rows):
         self.source: SourceText | None = None
         self.head: FrameHead | None = None
         self.missing = ""
-        self.stops: frozenset[tuple[str, int]] = frozenset()
-        """(end of a file's path, line) of the breakpoints."""
+        self.stops: Mapping[tuple[str, int], bool] = {}
+        """By (end of a file's path, line): the breakpoints, and whether they are switched on."""
 
     def count(self) -> int:
         return len(self.source.lines) if self.source is not None else 0
@@ -50,12 +58,10 @@ class SourcePane(Rows):
         number = index + 1
         here = number == self.source.line
         digits = len(str(len(self.source.lines)))
-        stop = any(number == line and self.source.file.endswith(file) for file, line in self.stops)
-        text = self.source.lines[index].expandtabs(4)
-        return [
-            ("●" if stop else " ", "bad"), ("▶" if here else " ", "here"), (f"{number:>{digits}}  ", "dim"),
-            (text, "here" if here else ""),
-        ]  # fmt: skip
+        stop = [on for (file, line), on in self.stops.items() if number == line and self.source.file.endswith(file)]
+        text = self.source.lines[index][: width + 1].expandtabs(4)
+        parts = [(text, "here")] if here else coloured(text, self.source.file, index in self.source.inside)
+        return [_sign(any(stop) if stop else None), ("▶" if here else " ", "here"), (f"{number:>{digits}}  ", "dim"), *parts]
 
     @property
     def shows_cursor(self) -> bool:
@@ -80,7 +86,8 @@ class CodePane(Rows):
     def __init__(self) -> None:
         super().__init__(id="code")
         self.code: CodeText | None = None
-        self.stops: frozenset[int] = frozenset()
+        self.stops: Mapping[int, bool] = {}
+        """By offset: the breakpoints, and whether they are switched on."""
 
     def count(self) -> int:
         return len(self.code.lines) if self.code is not None else 0
@@ -105,7 +112,7 @@ class CodePane(Rows):
         here = line.pc == self.code.pc
         text, found, comment = line.text.partition(" ;; ")
         pieces = [
-            ("●" if line.pc in self.stops else " ", "bad"), ("▶" if here else " ", "here"), (f"{line.pc:06x}  ", "dim"),
+            _sign(self.stops.get(line.pc)), ("▶" if here else " ", "here"), (f"{line.pc:06x}  ", "dim"),
             ("  " * min(line.depth, 12) + text, "here" if here else ""),
         ]  # fmt: skip
         return [*pieces, (f"  {comment}", "name")] if found else pieces

@@ -35,6 +35,10 @@ class Prompt(ModalScreen[str | None]):
             yield Input(self.value, suggester=suggester, id="answer")
             yield Static(plain(self.hint), id="hint", markup=False)
 
+    def on_mount(self) -> None:
+        # Before it is painted: what is typed at once is for this line.
+        self.set_focus(self.query_one(Input))
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         wrong = self.check(event.value.strip()) if self.check is not None else ""
         if wrong:

@@ -53,7 +53,7 @@ class DivergencePane(Rows):
         return max(16, (self.size.width - 4) // 2)
 
     def on_resize(self) -> None:
-        stood = self._unseen or self.cursor == first_difference(self._pairs)
+        stood = self._placed or self.cursor == first_difference(self._pairs)
         if self._half != self._width:
             self._lay_out()
         super().on_resize()

@@ -163,7 +163,8 @@ class MemoryPane(Rows):
         first = self.top * self.per_row // PAGE
         last = min(self.size_bytes - 1, (self.top + self.room) * self.per_row - 1) // PAGE
         missing = [page for page in range(first, last + 1) if page not in self._pages]
-        if not missing and self.at is not None:  # of the chosen bytes, wherever they are, it is told what they mean
+        # Of the chosen bytes, wherever they are, it is told what they mean; the memory may not have grown up to them yet.
+        if not missing and self.at is not None and self.at < self.size_bytes:
             around = (self.at // PAGE, min(self.size_bytes - 1, self.at + MOST_TEXT) // PAGE)
             missing = [page for page in around if page not in self._pages]
         if missing:

@@ -31,6 +31,9 @@ ROLES: Final = (
     "mark",
     "here",
     "pick",
+    "keyword",
+    "string",
+    "comment",
 )
 
 
@@ -63,8 +66,8 @@ class Rows(Widget, can_focus=True):
         self.cursor = 0
         self.shift = 0
         """Columns scrolled to the right."""
-        self._unseen = True
-        """The cursor was placed while there was no room to say where on the screen."""
+        self._placed = True
+        """The cursor is where it was placed, not where the user moved it: when the room changes it is placed anew."""
 
     # -- to be told by each table
 
@@ -164,7 +167,7 @@ class Rows(Widget, can_focus=True):
         """Puts the cursor on a row, and that row on the screen: some rows from its edge, if it was not on it."""
         self.cursor = max(0, min(index, self.count() - 1))
         room = self.room
-        self._unseen = not self.size.height
+        self._placed = top is None or not self.size.height
         if top is not None:
             self.top = top
         elif not self._within():
@@ -178,7 +181,7 @@ class Rows(Widget, can_focus=True):
         return above and self.top <= self.cursor < self.top + self.room - margin
 
     def _move(self, by: int) -> None:
-        old = self.cursor
+        old, self._placed = self.cursor, False
         self.cursor = max(0, min(self.cursor + by, self.count() - 1))
         self._follow()
         self.update()
@@ -222,11 +225,13 @@ class Rows(Widget, can_focus=True):
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
+        self._placed = False
         self.top = max(0, min(self.top + 3, self.count() - self.room))
         self.update()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
+        self._placed = False
         self.top = max(0, self.top - 3)
         self.update()
 
@@ -238,7 +243,7 @@ class Rows(Widget, can_focus=True):
         if index >= self.count():
             return
         moved = index != self.cursor
-        self.cursor = index
+        self.cursor, self._placed = index, False
         self.clicked(at.x)
         self.update()
         if moved:
@@ -256,8 +261,7 @@ class Rows(Widget, can_focus=True):
         self.update()
 
     def on_resize(self) -> None:
-        if self._unseen or not self._within():
-            self._unseen = not self.size.height
+        if self._placed or not self._within():
             self.top = max(0, self.cursor - self.room // 3)
         self.update()
 

@@ -116,7 +116,7 @@ class StoryPane(Rows):
         row = self.story.row(index)
         digits = len(str(max(0, self.story.events - 1)))
         role = ROLE_OF[row.effect]
-        lost = self.reached is not None and row.seq >= self.reached
+        parted, lost = row.seq == self.reached, self.reached is not None and row.seq > self.reached
         pieces: list[Piece] = [(f"{row.seq:>{digits}} ", "dim"), (f"{SIGNS[row.effect]} ", role)]
         if row.count > 1:
             return [*pieces, *_heading(row, role)]
@@ -125,12 +125,12 @@ class StoryPane(Rows):
             return [*pieces, ("  " if row.inside else "", ""), (_short(row.name), "dim")]
         text = self.story.text(row.seq)
         indent = ("  " if row.inside else "") + "  " * min(max(0, text.depth - 1), 6)
-        wrong = text.status in _BAD or text.kind == "trap" or lost
-        pieces.append((indent + text.head, "bad" if wrong else "dim" if text.status == "errno" else role))
+        wrong = text.status in _BAD or text.kind == "trap" or parted
+        pieces.append((indent + text.head, "bad" if wrong else "dim" if text.status == "errno" or lost else role))
         if text.status == "denied":
             pieces.append(("  denied", "bad"))
         if text.outcome:
-            pieces += [(" → ", "dim"), (text.outcome, "bad" if wrong else "dim" if row.effect == QUIET else "")]
+            pieces += [(" → ", "dim"), (text.outcome, "bad" if wrong else "dim" if row.effect == QUIET or lost else "")]
         return pieces
 
     def cursor_moved(self) -> None:

@@ -24,6 +24,8 @@ _GUTTER: Final = 9
 """Columns in which lanes are named, where there is room."""
 _LEAST: Final = 16
 """Instructions that are shown at least: nearer than that is nothing to be seen."""
+_USUAL: Final = 4
+"""Lanes that most recordings have: there is room for them from the beginning, so that nothing moves when they are known."""
 _FAR: Final = 60
 """Columns from which lanes are named."""
 
@@ -50,6 +52,7 @@ class TimelinePane(Rows):
         """The chosen mark that memory is compared with."""
         self.survey = Survey((), ())
         """Placed, once it is there."""
+        self._surveyed = False
         self.diverged = False
         """Whether the replay ended with a divergence; that is where the axis ends."""
         self.chosen: tuple[int, int] | None = None
@@ -80,7 +83,7 @@ class TimelinePane(Rows):
         self.update()
 
     def take_survey(self, survey: Survey) -> None:
-        self.survey = survey
+        self.survey, self._surveyed = survey, True
         self.update()
 
     def take_measure(self, chosen: tuple[int, int], text: str) -> None:
@@ -177,8 +180,9 @@ class TimelinePane(Rows):
         if coarse and self.size.height and (self._exact is None or self._exact[0] != axis):
             self._exact = (axis, ())
             self.post_message(WantCounts(axis.low, axis.high, axis.columns))
+        lanes = len(self.lanes) if self._surveyed else max(_USUAL, len(self.lanes))
         for many in range(3, 7):
-            self.set_class(len(self.lanes) == many or (many == 6 and len(self.lanes) > 6), f"-lanes-{many}")
+            self.set_class(many == min(6, lanes), f"-lanes-{many}")
         super().update()
 
     def draw(self, y: int, width: int, base: Style) -> Strip:

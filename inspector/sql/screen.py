@@ -244,6 +244,10 @@ class SqlScreen(ModalScreen[str | None]):
         self._show_footer()
 
     def action_sql_run(self) -> None:
+        # What was typed before this key may still be on its way to the editor: it comes first.
+        self._editor.call_later(self._run)
+
+    def _run(self) -> None:
         statement = self._editor.statement()
         if statement and self._free():
             self._begin("running")

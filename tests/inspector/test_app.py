@@ -297,6 +297,41 @@ def test_bookmarks_are_kept_beside_the_trace(tmp_path: Path) -> None:
         assert kept["bookmarks"][0]["mark"] == "112999"
 
 
+def test_bookmarks_that_cannot_be_read_are_not_overwritten(tmp_path: Path) -> None:
+    with copied(INCIDENT, tmp_path) as trace:
+        beside = tmp_path / "incident.trace.bookmarks.json"
+        beside.write_text("somebody else's")
+
+        async def journey(desk: Desk) -> None:
+            await desk.press("m")
+            assert "not kept" in desk.lines()[-1]
+
+        travel(journey, trace)
+        assert beside.read_text() == "somebody else's"
+
+
+def test_the_footer_has_the_keys_of_the_active_pane() -> None:
+    async def journey(desk: Desk) -> None:
+        assert "s n o c step" in desk.lines()[-1]
+        desk.app.activate("timeline")
+        await desk.settled()
+        assert " n o c step" in desk.lines()[-1] and "s n o c" not in desk.lines()[-1]
+        assert "w s zoom" in desk.lines()[-1] and "who wrote" not in desk.lines()[-1]
+
+    travel(journey)
+
+
+def test_a_breakpoint_that_is_switched_off_is_told_apart() -> None:
+    async def journey(desk: Desk) -> None:
+        await desk.press("b")
+        await desk.type("line=agent.c:98")
+        assert "●  98" in desk.screen()
+        await desk.press("B", "space", "escape")
+        assert "○  98" in desk.screen()
+
+    travel(journey)
+
+
 def test_a_mark_is_gone_to() -> None:
     async def journey(desk: Desk) -> None:
         await desk.press("colon")
@@ -305,7 +340,8 @@ def test_a_mark_is_gone_to() -> None:
         await desk.press("colon")
         await desk.type("rubbish")
         assert "is not a mark" in desk.lines()[-1]
-        assert desk.mark == "70329"
+        assert desk.mark == desk.app.focus.mark == "70329"
+        assert desk.app.focus.event == 22  # the focus is where the guest is
 
     travel(journey)
 
@@ -377,7 +413,7 @@ def test_the_output_is_that_of_the_moment() -> None:
         await desk.press("c")
         assert "paid 129.50" in desk.screen()
 
-    travel(journey)
+    travel(journey, size=(120, 60))
 
 
 def test_the_guest_does_not_run_at_the_end() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from inspector import protocol as ask
-from inspector.actions import BY_ID, footer, read_keymap, shown_keys
+from inspector.actions import ACTIONS, BY_ID, doable, footer, read_keymap, shown_keys
 from inspector.bookmarks import Bookmark, bookmarks_file, read_bookmarks, write_bookmarks
 from inspector.focus import Focus, Visits
 from inspector.memory.values import decoded, needle
@@ -101,6 +101,20 @@ class TestKeys:
             cells = footer(width)
             assert sum(len(keys) + len(name) + 4 for keys, name in cells) <= width
             assert cells[-1][1] in ("help", "quit")
+
+    @pytest.mark.parametrize("pane", ["", "story", "event", "memory", "timeline"])
+    def test_no_key_means_two_things_in_a_footer(self, pane: str) -> None:
+        cells = footer(1000, None, doable(pane))
+        keys = [key for shown, _ in cells for key in shown.split()]
+
+        assert len(keys) == len(set(keys))
+        assert {action.family for action in ACTIONS if action.pane == pane} - {""} <= {name for _, name in cells}
+
+    def test_a_key_that_a_pane_was_given_is_no_longer_shown_for_anything_else(self) -> None:
+        keymap = {"zoom-in": "L"}
+
+        assert "last change" in [name for _, name in footer(1000, keymap, doable("story", keymap))]
+        assert "last change" not in [name for _, name in footer(1000, keymap, doable("timeline", keymap))]
 
     def test_a_key_under_two_names_is_shown_once(self) -> None:
         assert shown_keys(BY_ID["last-change"]) == ["L"]
