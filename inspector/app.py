@@ -243,9 +243,10 @@ class Inspector(Charting):
             try:
                 self.story.load(message.seq)
             except (TraceError, OSError) as error:
-                self._loading.discard(message.seq)
                 self._reported(ask.Said(str(error), "error"))
                 return
+            finally:
+                self._loading.discard(message.seq)
             self.post_message(Loaded())
 
         self._in_tables(load)
@@ -261,7 +262,6 @@ class Inspector(Charting):
         self._tables.submit(work).add_done_callback(over)
 
     def on_loaded(self) -> None:
-        self._loading.clear()
         self.pane(DivergencePane).update()
         self.pane(StoryPane).refresh()
         self._show_event()

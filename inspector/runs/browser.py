@@ -213,6 +213,8 @@ class Browser(App[Opened]):
                 self._tell(Scanned(portion))
         except UsageError as error:
             why = str(error)
+        except Exception as error:  # whatever it is, the list must not wait for this scan for ever
+            why = f"unexpected {type(error).__name__}: {one_line(str(error))}"
         self._tell(ScanEnded(time.monotonic() - began, why))
 
     def on_scanned(self, message: Scanned) -> None:
@@ -373,6 +375,9 @@ class Browser(App[Opened]):
             opened = self._open(path)
         except (RepriseError, OSError) as error:
             self._tell(OpeningEnded(ticket, None, str(error).removeprefix(f"{path.parent}/")))
+            return
+        except Exception as error:  # nor for this opening
+            self._tell(OpeningEnded(ticket, None, f"unexpected {type(error).__name__}: {one_line(str(error))}"))
             return
         if self._leaving.is_set():
             opened.close()
