@@ -6,9 +6,7 @@ what each action does is in `verbs`.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from inspector.bookmarks import read_bookmarks
 from inspector.charting import Charting
 from inspector.events.story import Index
 from inspector.focus import Focus, Visits
+from inspector.leaving import heed_signals
 from inspector.messages import (
     ChooseBytes,
     ChooseFrame,
@@ -57,6 +56,7 @@ from inspector.panes.timeline import TimelinePane
 from inspector.session import Session
 from inspector.snapshot import Facts, FrameDetail, StopPoint
 from inspector.themes import theme_for
+from inspector.verbs import NOT_YET
 from traces._errors import TraceError, UsageError
 from traces.tracedir import Trace
 
@@ -182,18 +182,12 @@ class Inspector(Charting):
         self.show_footer()
         threading.Thread(target=self._read_index, name="reprise-index", daemon=True).start()
         self.session.start()
-        self._heed_signals()
+        heed_signals(self)
         self.app_resume_signal.subscribe(self, self._repaint)
 
     def _repaint(self, _: object) -> None:
         """The shell had the terminal, and left nothing of the screen."""
         self.screen.refresh(layout=True)
-
-    def _heed_signals(self) -> None:
-        """Whoever ends the process from outside gets the terminal back as it was, too."""
-        if threading.current_thread() is threading.main_thread() and not self.is_headless:
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, return_code=128 + number))
 
     def on_unmount(self) -> None:
         self._leaving.set()
@@ -457,6 +451,8 @@ class Inspector(Charting):
         self.wanted = mark
         if self.snapshot is None:
             self.session.post(ask.ListNames())
+            if self.said == (NOT_YET, "warning"):
+                self.said = None
         self.snapshot = snapshot
         self.arrange()
         self.pane(StoryPane).show(self.focus.event)

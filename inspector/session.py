@@ -400,7 +400,8 @@ class Session:
                 breaks, watches = self._resolved()
                 here, stop = machine.motion.run(breaks, watches, reverse=reverse, watch=self._watch)
                 wrote = (stop.memory, stop.address, max(1, len(stop.new))) if stop.address is not None else None
-                self._arrive(here, stop.reason, wrote)
+                reason = f"the {stop.reason}" if stop.reason in ("start", "end") else stop.reason
+                self._arrive(here, reason, wrote)
             case RunToPlace(place, reverse):
                 point = self._resolve(StopPoint(place, False))
                 self._arrive(machine.motion.run_to(point, reverse=reverse, watch=self._watch), place)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=Rows)
 NAMED: Final = 115
 """Columns from which the help has the actions' labels, too."""
+NOT_YET: Final = "the time machine is not open yet"
 TWICE: Final = 3.0
 """Seconds within which a second ctrl+c leaves."""
 
@@ -216,7 +217,7 @@ class Verbs(App[None]):
 
     def _machine_ready(self) -> bool:
         if self.snapshot is None:
-            self.say(self.refused or "the time machine is not open yet", "warning")
+            self.say(self.refused or NOT_YET, "warning")
         return self.snapshot is not None
 
     def _motion(self, request: ask.Request) -> None:

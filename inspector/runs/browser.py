@@ -23,6 +23,7 @@ from textual.widgets import Input, Static
 from inspector.actions import ACTIONS as EVERYWHERE
 from inspector.actions import BROWSER as ACTIONS
 from inspector.actions import footer, shown_keys
+from inspector.leaving import heed_signals
 from inspector.panes.dialogs import Reading
 from inspector.panes.line import Line
 from inspector.panes.rows import Piece
@@ -180,6 +181,7 @@ class Browser(App[Opened]):
         self.table.place(self.table.cursor, top=self.view.top)
         self._look()
         self.set_interval(0.5, self._tick)
+        heed_signals(self)
 
     def on_unmount(self) -> None:
         self.view.top = self.table.top

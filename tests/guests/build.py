@@ -143,6 +143,12 @@ GUESTS: tuple[Guest, ...] = (
     Guest("tests/guests/debug_classes.wasm", "tests/guests/debug_classes.cpp", (*DEBUG, "-O0", "-gdwarf-5")),
     Guest("tests/guests/stepping_O0.wasm", "tests/guests/stepping.c", (*DEBUG, "-O0", "-gdwarf-4", "-mbulk-memory")),
     Guest("tests/guests/stepping_O2.wasm", "tests/guests/stepping.c", (*DEBUG, "-O2", "-gdwarf-4", "-mbulk-memory")),
+    Guest("tests/guests/ledger_O0.wasm", "tests/guests/ledger.c", (*DEBUG, "-O0", "-gdwarf-4")),
+    Guest(
+        "tests/guests/ledger_bare.wasm",
+        "tests/guests/ledger.c",
+        ("-target", "wasm32-freestanding", "-O1", "-s", "-nostdlib", "-Wl,--no-entry", "-fno-sanitize=all"),
+    ),
     Guest("recorder/demo/agent.wasm", "recorder/demo/agent.c", DEMO, dwarf=True),
 )
 """Every guest of the repository."""

@@ -96,3 +96,11 @@ def _children(pid: int) -> list[int]:
 
 def _command(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process; one that ended and was not reaped is none."""
+    try:
+        return bool(_command(pid))
+    except OSError:
+        return False

@@ -624,12 +624,12 @@ def test_bytes_that_are_not_there_yet_are_not_asked_for() -> None:
     travel(journey)
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.soak) for number in range(1, 12))])
 def test_no_keys_in_any_order_are_too_much(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Walks at random, the same each time, at sizes of all kinds."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     chance = random.Random(number)
-    size = ((120, 40), (80, 24), (200, 60), (61, 15))[number]
+    size = ((120, 40), (80, 24), (200, 60), (61, 15))[number % 4]
     walked: list[str] = []
 
     async def journey(desk: Desk) -> None:

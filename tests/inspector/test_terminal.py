@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.inspector.kit import INCIDENT, ROOT, SOURCES
-from tests.inspector.terminal import Terminal, needs_tmux
+from tests.inspector.terminal import Terminal, needs_tmux, runs
 
 pytestmark = needs_tmux
 
@@ -135,3 +136,13 @@ def test_it_survives_the_death_of_its_processes(terminal: Terminal) -> None:
     terminal.until("e29 of 43", "▶ 97")
     terminal.keys("q")
     assert "Traceback" not in terminal.until("ended with 0")
+
+
+def test_nothing_stays_when_the_terminal_is_gone(terminal: Terminal) -> None:
+    terminal.until("identical", "▶ 97")
+    processes = [terminal.inspector(), *terminal.workers()]
+    terminal.close()
+    deadline = time.monotonic() + 30
+    while any(map(runs, processes)):
+        assert time.monotonic() < deadline, f"of {processes} some are still there"
+        time.sleep(0.1)
