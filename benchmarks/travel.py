@@ -186,7 +186,7 @@ def _pass(job: Any, interval: float, most: int) -> tuple[float, list[Any], float
     while True:
         message, _, handle = moment.receive()
         if handle is not None:
-            kept.append(Moment.adopt(handle, message["checkpoint"], message["at"]))
+            kept.append(Moment.adopt(handle, message["checkpoint"], message["at"], job.details))
             forking = message["fork_ms"] / 1e3
         if "passed" in message:
             break

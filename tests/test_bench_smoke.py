@@ -44,6 +44,17 @@ ROWS = {
         "a step of one instruction, forward",
         "a step of one instruction, backward",
     ),
+    "The inspector, from a key to the last byte it draws": (
+        "a large recording: from start to the first screen",
+        "a large recording: from start to the place where it opens",
+        "to another event",
+        "a step by source line, forward",
+        "a step by source line, backward",
+        "a step of one instruction, forward",
+        "a step of one instruction, backward",
+        "the same in a run of seconds, forward",
+        "the same in a run of seconds, backward",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -351,6 +352,7 @@ class TestTheEnd:
 
     def test_leaves_no_files(self, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        gc.collect()  # what other tests let go of is closed now, and not in the middle
         handles = kit.handles()
         for _ in range(3):
             with TimeMachine(small) as machine:
